@@ -1,0 +1,427 @@
+"""What a configuration file may say: strict, frozen, complete before anything starts. No I/O."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import available_timezones
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, PlainSerializer, model_validator
+
+from drift_monitor.core.types import Kind, UtcDatetime
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])", re.ASCII)
+_BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?(KB|MB|GB|KiB|MiB|GiB)", re.ASCII)
+_WEEKDAY = r"(mon|tue|wed|thu|fri|sat|sun)"
+
+
+def parse_duration(value: object) -> timedelta:
+    """Read `90s`, `15m`, `1h`, `1d` or `2w`.
+
+    Raises:
+        ValueError: anything else; a bare number has no unit and is refused.
+
+    Example:
+        >>> parse_duration("36h")
+        datetime.timedelta(days=1, seconds=43200)
+    """
+    if isinstance(value, timedelta):
+        return value
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            "a duration needs a number and a unit of s, m, h, d or w, such as 90s, 15m, 1h or 1d"
+        )
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration the way a config file does.
+
+    Example:
+        >>> format_duration(timedelta(hours=36))
+        '36h'
+    """
+    seconds = value.total_seconds()
+    if not seconds:
+        return "0s"
+    unit = next(u for u in ("w", "d", "h", "m", "s") if seconds % _UNITS[u] == 0 or u == "s")
+    return f"{seconds / _UNITS[unit]:g}{unit}"
+
+
+def parse_size(value: object) -> int:
+    """Read `512MB` or `2GiB` into bytes.
+
+    Example:
+        >>> parse_size("2GiB")
+        2147483648
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a size needs a number and a unit of KB, MB, GB, KiB, MiB or GiB, such as 2GiB")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+_AnyDuration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration, json_schema_input_type=Annotated[str, Field(pattern=_DURATION.pattern)]),
+    PlainSerializer(format_duration, return_type=str),
+]
+Delay = Annotated[_AnyDuration, Field(ge=timedelta(0))]
+Duration = Annotated[_AnyDuration, Field(gt=timedelta(0))]
+Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=str), Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Model(BaseModel):
+    """Base of every section. Strict: read it from JSON, where a list may become a tuple and text a path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Server(Model):
+    """Where /metrics and the pages are served."""
+
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:9877"
+    token_file: Annotated[Path | None, Field(description="bearer token that guards all but health")] = None
+    reload_endpoint: Annotated[bool, Field(description="serve POST /-/reload")] = False
+    public_url: Annotated[
+        HttpUrl | None, Field(description="how people reach this server, for links in messages")
+    ] = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to bind."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        host = self.address[0]
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.address[1] > 65535:
+            raise ValueError(f"port {self.address[1]} is above 65535")
+        if not self.is_loopback and self.token_file is None:
+            raise ValueError(
+                f"{self.listen} can be reached from other machines: set token_file, or listen on 127.0.0.1"
+            )
+        return self
+
+
+class Workers(Model):
+    """The child processes that evaluate windows."""
+
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    deadline: Annotated[Duration, Field(description="a run that takes longer is killed")] = timedelta(
+        minutes=10
+    )
+    memory: Annotated[Size, Field(description="a run that needs more is killed")] = 2 * 2**30
+    idle: Annotated[Duration, Field(description="a worker without work for this long ends")] = timedelta(
+        minutes=1
+    )
+    grace: Annotated[Duration, Field(description="how long a stop waits for runs in progress")] = timedelta(
+        seconds=20
+    )
+
+
+class Retention(Model):
+    """How long finished things are kept."""
+
+    runs: Duration = timedelta(days=400)
+    reports: Duration = timedelta(days=90)
+    delivered: Annotated[
+        Duration, Field(description="delivered messages; dead letters stay until dropped")
+    ] = timedelta(days=30)
+
+
+class Metrics(Model):
+    """Which per-feature series are exported."""
+
+    features: Literal["all", "drifted", "top_k", "none"] = "all"
+    top_k: Annotated[int, Field(ge=1)] = 20
+    max_series: Annotated[int, Field(ge=0, description="budget for per-feature series of all monitors")] = (
+        10_000
+    )
+
+
+class WebhookReceiver(Model):
+    """Signed CloudEvents over HTTP (Standard Webhooks)."""
+
+    type: Literal["webhook"]
+    url: HttpUrl
+    secret_file: Annotated[
+        Path, Field(description="one `whsec_...` secret a line; all sign while a key rotates")
+    ]
+    timeout: Annotated[Duration, Field(description="total deadline of one attempt")] = timedelta(seconds=15)
+    allow_hosts: Annotated[
+        tuple[str, ...],
+        Field(description="hosts that may be reached; the url's own host when empty"),
+    ] = ()
+    allow_private: Annotated[
+        bool, Field(description="allow loopback and private addresses; cloud metadata stays blocked")
+    ] = True
+
+
+Receiver = WebhookReceiver
+
+
+class ModelInfo(Model):
+    """The model that is being watched; travels in messages and metrics."""
+
+    name: str = ""
+    version: str = ""
+    owner: str = ""
+
+
+class FilesSource(Model):
+    """Files that a path or glob names: Parquet, CSV or JSONL."""
+
+    type: Literal["files"] = "files"
+    path: Annotated[str, Field(min_length=1, description="a file, folder or glob; * ? [] and ** work")]
+    format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
+    timestamp: Annotated[
+        str | None, Field(description="event-time column; without one the whole source is a window")
+    ] = None
+    timezone: Annotated[str, Field(description="of timestamps that carry none")] = "UTC"
+    hive: Annotated[bool, Field(description="read key=value folder names as columns")] = False
+
+
+Source = FilesSource
+
+
+class Schedule(Model):
+    """When a monitor runs: `every` or `cron`."""
+
+    every: Duration | None = None
+    cron: Annotated[
+        str | None,
+        Field(description="minute hour day month weekday; weekdays by name (mon..sun), never by number"),
+    ] = None
+    timezone: str = "UTC"
+    catch_up: Annotated[
+        Literal["latest", "all"],
+        Field(description="after downtime: evaluate the latest missed window, or every one"),
+    ] = "latest"
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.every is None) == (self.cron is None):
+            raise ValueError("give exactly one of `every` (such as 1h) or `cron` (such as '5 * * * *')")
+        if self.every is not None and self.every < timedelta(seconds=1):
+            raise ValueError(f"every must be at least 1s, got {format_duration(self.every)}")
+        if self.timezone not in available_timezones():
+            raise ValueError(f"unknown time zone {self.timezone!r}: use an IANA name such as Europe/Berlin")
+        if self.cron is not None:
+            self._check_cron(self.cron)
+        return self
+
+    @staticmethod
+    def _check_cron(cron: str) -> None:
+        fields = cron.split()
+        if len(fields) != 5:
+            raise ValueError(
+                f"cron needs five fields (minute hour day month weekday), got {len(fields)}: {cron!r}"
+            )
+        weekday = fields[4].lower()
+        if not re.fullmatch(rf"\*|{_WEEKDAY}(-{_WEEKDAY})?(,{_WEEKDAY}(-{_WEEKDAY})?)*", weekday):
+            raise ValueError(
+                f"cron weekday {fields[4]!r}: use names such as mon-fri; numbers mean different days in different tools"
+            )
+
+
+class WindowConfig(Model):
+    """How much event time one check looks at."""
+
+    length: Duration = timedelta(days=1)
+    delay: Annotated[Delay, Field(description="how long to wait for late rows after the window's end")] = (
+        timedelta(0)
+    )
+    bucket: Annotated[
+        Duration, Field(description="profiles are kept per bucket of event time and merged")
+    ] = timedelta(hours=1)
+
+    @model_validator(mode="after")
+    def _whole_buckets(self) -> Self:
+        if self.length % self.bucket:
+            raise ValueError(
+                f"length {format_duration(self.length)} is not a whole number of buckets of {format_duration(self.bucket)}"
+            )
+        return self
+
+
+class Columns(Model):
+    """What the columns mean. Everything not named is a feature of the reference's kind."""
+
+    prediction: str | None = None
+    label: str | None = None
+    id: str | None = None
+    features: Annotated[tuple[str, ...] | None, Field(description="only these; all when absent")] = None
+    ignore: tuple[str, ...] = ()
+    kinds: Annotated[dict[str, Kind], Field(description="overrides of what the reference's types imply")] = {}
+
+
+class Persistence(Model):
+    """An alert opens when `hits` of the last `of` windows failed."""
+
+    hits: Annotated[int, Field(ge=1)] = 1
+    of: Annotated[int, Field(ge=1, le=1000)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            match = re.fullmatch(r"(\d+) of (\d+)", value)
+            if match is None:
+                raise ValueError("persistence reads like '2 of 3'")
+            return {"hits": int(match[1]), "of": int(match[2])}
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.hits > self.of:
+            raise ValueError(f"{self.hits} of {self.of}: cannot need more failed windows than are looked at")
+        return self
+
+
+class MethodThreshold(Model):
+    """A fixed threshold for one method; there is no promise about false alarms with it."""
+
+    method: str
+    threshold: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Alarm(Model):
+    """When drift counts.
+
+    Attributes:
+        methods: the methods that decide, per kind; each with its size-aware default threshold.
+        thresholds: fixed thresholds, method -> value, replacing the size-aware default; a method named
+            here decides too.
+        features: the same for single features, feature -> method -> value.
+        alpha: chance of a false alarm per check for independent rows, shared out over features and methods.
+        effect_floor: smallest change that may count, however significant: the KS distance for numeric
+            features, the largest change of a category's share for the others.
+        min_rows: fewer rows in the window are `cannot_judge`.
+        drifted_features, drifted_share: how many features (or which share) must drift for the monitor to.
+    """
+
+    methods: dict[Kind, tuple[str, ...]] = {}
+    thresholds: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    features: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
+    report: Annotated[tuple[str, ...], Field(description="further methods to compute and show")] = ()
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    effect_floor_ks: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    effect_floor_share: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    min_rows: Annotated[int, Field(ge=2)] = 100
+    drifted_features: Annotated[int, Field(ge=1)] = 1
+    drifted_share: Share | None = None
+    persistence: Persistence = Persistence()
+    cooldown: Annotated[Delay, Field(description="after an episode closes, none opens for this long")] = (
+        timedelta(0)
+    )
+    remind: Annotated[
+        Duration | None, Field(description="repeat the message of an open episode this often")
+    ] = None
+
+
+class Quality(Model):
+    """Overrides of the expectations that the reference implies. A number is the largest value allowed.
+
+    Attributes:
+        null_rate, unseen, out_of_range, constant: per feature; shares of rows.
+        duplicates: share of rows whose id was seen before in the window.
+        min_rows, max_rows: volume of a window.
+        freshness: the newest event may be this old at the window's end.
+        disable: checks that are not made.
+    """
+
+    null_rate: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    unseen: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    out_of_range: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    constant: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    duplicates: Annotated[float, Field(ge=0, le=1)] = 0.01
+    min_rows: Annotated[int | None, Field(ge=0)] = None
+    max_rows: Annotated[int | None, Field(ge=1)] = None
+    freshness: Duration | None = None
+    disable: tuple[
+        Literal["null_rate", "unseen", "out_of_range", "constant", "duplicates", "volume", "freshness"], ...
+    ] = ()
+
+
+class Maintenance(Model):
+    """A stretch of event time in which windows are evaluated but no message is sent."""
+
+    start: UtcDatetime
+    end: UtcDatetime
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(
+                f"end {self.end:%Y-%m-%dT%H:%MZ} is not after start {self.start:%Y-%m-%dT%H:%MZ}"
+            )
+        return self
+
+
+class Report(Model):
+    """The Evidently report that is made when an episode opens."""
+
+    enabled: bool = True
+    rows: Annotated[int, Field(ge=100, le=1_000_000, description="row sample of each side")] = 20_000
+    deadline: Duration = timedelta(minutes=5)
+
+
+class Monitor(Model):
+    """One watch: source, reference, window, schedule, policy."""
+
+    model: ModelInfo = ModelInfo()
+    reference: Annotated[Path, Field(description="a reference folder, or a training file to build one from")]
+    source: Source
+    schedule: Schedule
+    window: WindowConfig = WindowConfig()
+    columns: Columns = Columns()
+    alarm: Alarm = Alarm()
+    quality: Quality = Quality()
+    maintenance: tuple[Maintenance, ...] = ()
+    report: Report = Report()
+    notify: Annotated[tuple[str, ...], Field(description="receivers that hear of this monitor")] = ()
+    enabled: bool = True
+
+
+class Config(Model):
+    """A whole configuration file. Relative paths are relative to the file."""
+
+    state: Path = Path("state")
+    server: Server = Server()
+    workers: Workers = Workers()
+    retention: Retention = Retention()
+    metrics: Metrics = Metrics()
+    receivers: dict[Name, Receiver] = {}
+    monitors: Annotated[dict[Name, Monitor], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _known_receivers(self) -> Self:
+        for name, monitor in self.monitors.items():
+            for receiver in monitor.notify:
+                if receiver not in self.receivers:
+                    known = ", ".join(self.receivers) or "none are configured"
+                    raise ValueError(
+                        f"monitors.{name}.notify: unknown receiver {receiver!r} (known: {known})"
+                    )
+        return self

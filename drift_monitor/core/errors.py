@@ -1,0 +1,34 @@
+"""Errors whose text is meant for the person who has to act on them.
+
+Each says what is wrong, where, and with which value. `cli.py` alone turns them into exit codes.
+"""
+
+from __future__ import annotations
+
+
+class DriftMonitorError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ConfigError(DriftMonitorError):
+    """The configuration cannot be used; holds every problem found, not just the first."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class SourceError(DriftMonitorError):
+    """The live data could not be read."""
+
+
+class SchemaError(DriftMonitorError):
+    """The live data was read but does not have the columns or types that the reference has."""
+
+
+class BadReferenceError(DriftMonitorError):
+    """A reference is missing, damaged or cannot be built."""
+
+
+class StoreError(DriftMonitorError):
+    """The state database cannot be used."""

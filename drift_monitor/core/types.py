@@ -1,0 +1,225 @@
+"""The values that travel between the rooms.
+
+Everything here is immutable and serialises to JSON, because a check runs in a child process and its
+result is stored. Numpy stays out, so that the daemon's own process stays small: the summaries of data
+live in `profile.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AllowInfNan, AwareDatetime, BaseModel, ConfigDict
+
+Kind = Literal["numeric", "categorical", "boolean", "datetime"]
+Role = Literal["feature", "prediction"]
+Lane = Literal["drift", "quality"]
+Finite = Annotated[float, AllowInfNan(False)]
+UtcDatetime = Annotated[AwareDatetime, AfterValidator(lambda t: t.astimezone(UTC))]
+
+
+class Value(BaseModel):
+    """A frozen record that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Window(Value):
+    """A half-open interval `[start, end)` of event time, in UTC."""
+
+    start: UtcDatetime
+    end: UtcDatetime
+
+    @property
+    def length(self) -> timedelta:
+        """The time between start and end."""
+        return self.end - self.start
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%dT%H:%M}Z .. {self.end:%Y-%m-%dT%H:%M}Z"
+
+
+class StatResult(Value):
+    """The numbers of one stattest for one feature. Whether they mean drift is the verdict's business.
+
+    Attributes:
+        statistic: larger is always further apart.
+        p_value: under the hypothesis of independent rows from one distribution; None where there is none.
+        low, high: a bracket that holds the value a computation on raw rows would give; None when exact.
+    """
+
+    statistic: Finite
+    p_value: Finite | None = None
+    low: Finite | None = None
+    high: Finite | None = None
+
+
+class Histogram(Value):
+    """Reference and current shares over a few bins, for people to look at.
+
+    Attributes:
+        labels: one name a bin (an interval or a category).
+        reference, current: shares of non-null rows, each summing to 1 (or to 0 when there are none).
+    """
+
+    labels: tuple[str, ...]
+    reference: tuple[Finite, ...]
+    current: tuple[Finite, ...]
+
+
+class FeatureResult(Value):
+    """What one check found for one feature.
+
+    Attributes:
+        score, threshold: of the decisive method (the largest score/threshold); None when not judged.
+        reason: why the feature was not judged, or a one-line account of what moved.
+        effect: the change in the feature's own units, for people ("median 812 -> 1307").
+    """
+
+    name: str
+    kind: Kind
+    role: Role = "feature"
+    drifted: bool
+    method: str | None = None
+    score: Finite | None = None
+    threshold: Finite | None = None
+    null_ratio: Finite | None = None
+    out_of_range_ratio: Finite | None = None
+    new_category_ratio: Finite | None = None
+    reason: str | None = None
+    effect: str | None = None
+    statistics: dict[str, StatResult] = {}
+    histogram: Histogram | None = None
+
+
+class QualityResult(Value):
+    """One data-quality expectation against the window.
+
+    Attributes:
+        check: null_rate | unseen | out_of_range | constant | duplicates | schema | volume | freshness.
+        feature: None for checks of the whole window.
+        value, threshold: larger is worse; None where the check has no number (schema).
+    """
+
+    check: str
+    feature: str | None = None
+    failed: bool
+    value: Finite | None = None
+    threshold: Finite | None = None
+    message: str
+
+
+class Outcome(StrEnum):
+    """A verdict on one window."""
+
+    OK = "ok"
+    DRIFT = "drift"
+    BROKEN = "broken"
+    NO_DATA = "no_data"
+    CANNOT_JUDGE = "cannot_judge"
+
+
+class FailureReason(StrEnum):
+    """Why a run could not judge; the label of `run_failures_total`."""
+
+    SOURCE = "source"
+    REFERENCE = "reference"
+    SCHEMA = "schema"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    INTERNAL = "internal"
+
+
+class ReferenceId(Value):
+    """Which reference version a window was compared with."""
+
+    version: str
+    sha256: str
+    rows: int
+    created: UtcDatetime
+
+
+class CheckResult(Value):
+    """The result of one check of one window: the JSON contract of `docs/json.md`.
+
+    Attributes:
+        reason: one sentence that says why the verdict is what it is.
+        failure: set when, and only when, the verdict is `cannot_judge` because something failed.
+        score, threshold: of the monitor; drift when score > threshold. None when not judged.
+        promise: what is promised about false alarms, in words.
+        features: in order of blame, most drifted first.
+        invalid_rows: rows of the window left out because they could not be read as rows.
+        newest_event: the newest event time seen in the window.
+        seconds: time spent by phase (source, judge).
+        versions: of the packages that computed it.
+    """
+
+    monitor: str
+    window: Window
+    rows: int
+    verdict: Outcome
+    reason: str
+    failure: FailureReason | None = None
+    score: Finite | None = None
+    threshold: Finite | None = None
+    promise: str
+    reference: ReferenceId | None = None
+    features: tuple[FeatureResult, ...] = ()
+    quality: tuple[QualityResult, ...] = ()
+    duplicate_rows: int | None = None
+    invalid_rows: int = 0
+    newest_event: UtcDatetime | None = None
+    seconds: dict[str, Finite] = {}
+    versions: dict[str, str] = {}
+
+    @property
+    def drifted(self) -> tuple[FeatureResult, ...]:
+        """The features over their thresholds, most drifted first."""
+        return tuple(f for f in self.features if f.drifted)
+
+    @property
+    def failed_quality(self) -> tuple[QualityResult, ...]:
+        """The expectations that the window broke."""
+        return tuple(q for q in self.quality if q.failed)
+
+
+class Episode(Value):
+    """One stretch of drift (or of broken data) from open to resolve.
+
+    Attributes:
+        id: derived from monitor, lane and the window that opened it, so a re-run gives the same one.
+        opened, updated, closed: ends of the windows at which that happened (event time).
+        reminded: end of the window of the last message about it.
+        worst: the largest score/threshold seen while open; escalation compares with it.
+        features: those to blame at the last window that failed, most drifted first.
+    """
+
+    id: str
+    monitor: str
+    lane: Lane
+    opened: UtcDatetime
+    updated: UtcDatetime
+    closed: UtcDatetime | None = None
+    reminded: UtcDatetime
+    worst: Finite
+    features: tuple[str, ...]
+
+
+class Message(Value):
+    """One event for the outbox: a CloudEvents 1.0 envelope before it becomes JSON.
+
+    Attributes:
+        id: stable; the receiver's dedupe key together with `source`.
+        type: `drift_monitor.drift.opened` and the like.
+        group: the episode's id; messages of one group are delivered in order.
+    """
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: UtcDatetime
+    group: str
+    data: dict[str, object]

@@ -1,0 +1,1 @@
+"""Who maps splits to profiles and merges them. One file an executor, one line here."""

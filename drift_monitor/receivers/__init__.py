@@ -1,0 +1,1 @@
+"""Where messages go. One file a receiver, one line here."""

@@ -1,0 +1,1 @@
+"""The long-running half: schedule, worker children, store, outbox, metrics, pages."""

@@ -1,0 +1,1 @@
+"""Where live rows come from. One file a source, one line here."""
