@@ -9,82 +9,22 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, PlainSerializer, model_validator
+from pydantic import Field, HttpUrl, model_validator
 
-from drift_monitor.core.types import Kind, UtcDatetime
+from drift_monitor.core.policy import (
+    Alarm,
+    Delay,
+    Duration,
+    Maintenance,
+    Model,
+    Quality,
+    Size,
+    format_duration,
+)
+from drift_monitor.core.types import Kind
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])", re.ASCII)
-_BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?(KB|MB|GB|KiB|MiB|GiB)", re.ASCII)
 _WEEKDAY = r"(mon|tue|wed|thu|fri|sat|sun)"
-
-
-def parse_duration(value: object) -> timedelta:
-    """Read `90s`, `15m`, `1h`, `1d` or `2w`.
-
-    Raises:
-        ValueError: anything else; a bare number has no unit and is refused.
-
-    Example:
-        >>> parse_duration("36h")
-        datetime.timedelta(days=1, seconds=43200)
-    """
-    if isinstance(value, timedelta):
-        return value
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(
-            "a duration needs a number and a unit of s, m, h, d or w, such as 90s, 15m, 1h or 1d"
-        )
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
-def format_duration(value: timedelta) -> str:
-    """Write a duration the way a config file does.
-
-    Example:
-        >>> format_duration(timedelta(hours=36))
-        '36h'
-    """
-    seconds = value.total_seconds()
-    if not seconds:
-        return "0s"
-    unit = next(u for u in ("w", "d", "h", "m", "s") if seconds % _UNITS[u] == 0 or u == "s")
-    return f"{seconds / _UNITS[unit]:g}{unit}"
-
-
-def parse_size(value: object) -> int:
-    """Read `512MB` or `2GiB` into bytes.
-
-    Example:
-        >>> parse_size("2GiB")
-        2147483648
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("a size needs a number and a unit of KB, MB, GB, KiB, MiB or GiB, such as 2GiB")
-    return int(float(match[1]) * _BYTES[match[2]])
-
-
-_AnyDuration = Annotated[
-    timedelta,
-    BeforeValidator(parse_duration, json_schema_input_type=Annotated[str, Field(pattern=_DURATION.pattern)]),
-    PlainSerializer(format_duration, return_type=str),
-]
-Delay = Annotated[_AnyDuration, Field(ge=timedelta(0))]
-Duration = Annotated[_AnyDuration, Field(gt=timedelta(0))]
-Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=str), Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-Share = Annotated[float, Field(gt=0, le=1)]
-
-
-class Model(BaseModel):
-    """Base of every section. Strict: read it from JSON, where a list may become a tuple and text a path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Server(Model):
@@ -127,13 +67,9 @@ class Workers(Model):
     """The child processes that evaluate windows."""
 
     count: Annotated[int, Field(ge=1, le=64)] = 1
-    deadline: Annotated[Duration, Field(description="a run that takes longer is killed")] = timedelta(
-        minutes=10
-    )
+    deadline: Annotated[Duration, Field(description="a run that takes longer is killed")] = timedelta(minutes=10)
     memory: Annotated[Size, Field(description="a run that needs more is killed")] = 2 * 2**30
-    idle: Annotated[Duration, Field(description="a worker without work for this long ends")] = timedelta(
-        minutes=1
-    )
+    idle: Annotated[Duration, Field(description="a worker without work for this long ends")] = timedelta(minutes=1)
     grace: Annotated[Duration, Field(description="how long a stop waits for runs in progress")] = timedelta(
         seconds=20
     )
@@ -144,9 +80,9 @@ class Retention(Model):
 
     runs: Duration = timedelta(days=400)
     reports: Duration = timedelta(days=90)
-    delivered: Annotated[
-        Duration, Field(description="delivered messages; dead letters stay until dropped")
-    ] = timedelta(days=30)
+    delivered: Annotated[Duration, Field(description="delivered messages; dead letters stay until dropped")] = (
+        timedelta(days=30)
+    )
 
 
 class Metrics(Model):
@@ -154,9 +90,7 @@ class Metrics(Model):
 
     features: Literal["all", "drifted", "top_k", "none"] = "all"
     top_k: Annotated[int, Field(ge=1)] = 20
-    max_series: Annotated[int, Field(ge=0, description="budget for per-feature series of all monitors")] = (
-        10_000
-    )
+    max_series: Annotated[int, Field(ge=0, description="budget for per-feature series of all monitors")] = 10_000
 
 
 class WebhookReceiver(Model):
@@ -164,9 +98,7 @@ class WebhookReceiver(Model):
 
     type: Literal["webhook"]
     url: HttpUrl
-    secret_file: Annotated[
-        Path, Field(description="one `whsec_...` secret a line; all sign while a key rotates")
-    ]
+    secret_file: Annotated[Path, Field(description="one `whsec_...` secret a line; all sign while a key rotates")]
     timeout: Annotated[Duration, Field(description="total deadline of one attempt")] = timedelta(seconds=15)
     allow_hosts: Annotated[
         tuple[str, ...],
@@ -251,9 +183,9 @@ class WindowConfig(Model):
     delay: Annotated[Delay, Field(description="how long to wait for late rows after the window's end")] = (
         timedelta(0)
     )
-    bucket: Annotated[
-        Duration, Field(description="profiles are kept per bucket of event time and merged")
-    ] = timedelta(hours=1)
+    bucket: Annotated[Duration, Field(description="profiles are kept per bucket of event time and merged")] = (
+        timedelta(hours=1)
+    )
 
     @model_validator(mode="after")
     def _whole_buckets(self) -> Self:
@@ -273,110 +205,6 @@ class Columns(Model):
     features: Annotated[tuple[str, ...] | None, Field(description="only these; all when absent")] = None
     ignore: tuple[str, ...] = ()
     kinds: Annotated[dict[str, Kind], Field(description="overrides of what the reference's types imply")] = {}
-
-
-class Persistence(Model):
-    """An alert opens when `hits` of the last `of` windows failed."""
-
-    hits: Annotated[int, Field(ge=1)] = 1
-    of: Annotated[int, Field(ge=1, le=1000)] = 1
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: object) -> object:
-        if isinstance(value, str):
-            match = re.fullmatch(r"(\d+) of (\d+)", value)
-            if match is None:
-                raise ValueError("persistence reads like '2 of 3'")
-            return {"hits": int(match[1]), "of": int(match[2])}
-        return value
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.hits > self.of:
-            raise ValueError(f"{self.hits} of {self.of}: cannot need more failed windows than are looked at")
-        return self
-
-
-class MethodThreshold(Model):
-    """A fixed threshold for one method; there is no promise about false alarms with it."""
-
-    method: str
-    threshold: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Alarm(Model):
-    """When drift counts.
-
-    Attributes:
-        methods: the methods that decide, per kind; each with its size-aware default threshold.
-        thresholds: fixed thresholds, method -> value, replacing the size-aware default; a method named
-            here decides too.
-        features: the same for single features, feature -> method -> value.
-        alpha: chance of a false alarm per check for independent rows, shared out over features and methods.
-        effect_floor: smallest change that may count, however significant: the KS distance for numeric
-            features, the largest change of a category's share for the others.
-        min_rows: fewer rows in the window are `cannot_judge`.
-        drifted_features, drifted_share: how many features (or which share) must drift for the monitor to.
-    """
-
-    methods: dict[Kind, tuple[str, ...]] = {}
-    thresholds: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
-    features: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
-    report: Annotated[tuple[str, ...], Field(description="further methods to compute and show")] = ()
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    effect_floor_ks: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    effect_floor_share: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    min_rows: Annotated[int, Field(ge=2)] = 100
-    drifted_features: Annotated[int, Field(ge=1)] = 1
-    drifted_share: Share | None = None
-    persistence: Persistence = Persistence()
-    cooldown: Annotated[Delay, Field(description="after an episode closes, none opens for this long")] = (
-        timedelta(0)
-    )
-    remind: Annotated[
-        Duration | None, Field(description="repeat the message of an open episode this often")
-    ] = None
-
-
-class Quality(Model):
-    """Overrides of the expectations that the reference implies. A number is the largest value allowed.
-
-    Attributes:
-        null_rate, unseen, out_of_range, constant: per feature; shares of rows.
-        duplicates: share of rows whose id was seen before in the window.
-        min_rows, max_rows: volume of a window.
-        freshness: the newest event may be this old at the window's end.
-        disable: checks that are not made.
-    """
-
-    null_rate: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    unseen: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    out_of_range: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    constant: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    duplicates: Annotated[float, Field(ge=0, le=1)] = 0.01
-    min_rows: Annotated[int | None, Field(ge=0)] = None
-    max_rows: Annotated[int | None, Field(ge=1)] = None
-    freshness: Duration | None = None
-    disable: tuple[
-        Literal["null_rate", "unseen", "out_of_range", "constant", "duplicates", "volume", "freshness"], ...
-    ] = ()
-
-
-class Maintenance(Model):
-    """A stretch of event time in which windows are evaluated but no message is sent."""
-
-    start: UtcDatetime
-    end: UtcDatetime
-    reason: str = ""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.end <= self.start:
-            raise ValueError(
-                f"end {self.end:%Y-%m-%dT%H:%MZ} is not after start {self.start:%Y-%m-%dT%H:%MZ}"
-            )
-        return self
 
 
 class Report(Model):
@@ -421,7 +249,5 @@ class Config(Model):
             for receiver in monitor.notify:
                 if receiver not in self.receivers:
                     known = ", ".join(self.receivers) or "none are configured"
-                    raise ValueError(
-                        f"monitors.{name}.notify: unknown receiver {receiver!r} (known: {known})"
-                    )
+                    raise ValueError(f"monitors.{name}.notify: unknown receiver {receiver!r} (known: {known})")
         return self

@@ -7,7 +7,7 @@ live in `profile.py`.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 

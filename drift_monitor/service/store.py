@@ -59,12 +59,8 @@ class Snapshot:
     succeeded: Mapping[str, datetime]  # by monitor: when the last run that judged ended
     open_episodes: tuple[Episode, ...]
     counters: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]  # (name, sorted labels) -> value
-    histograms: Mapping[
-        tuple[str, tuple[tuple[str, str], ...]], tuple[tuple[float, ...], tuple[int, ...], float]
-    ]
-    outbox: Mapping[
-        tuple[str, str], tuple[int, datetime | None]
-    ]  # (receiver, state) -> count, oldest created
+    histograms: Mapping[tuple[str, tuple[tuple[str, str], ...]], tuple[tuple[float, ...], tuple[int, ...], float]]
+    outbox: Mapping[tuple[str, str], tuple[int, datetime | None]]  # (receiver, state) -> count, oldest created
 
 
 class Store:
