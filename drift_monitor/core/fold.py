@@ -1,0 +1,258 @@
+"""Record batches -> profiles, one a bucket of event time."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from drift_monitor.core.profile import (
+    CategoricalProfile,
+    CategoricalSpec,
+    FeatureProfile,
+    Floats,
+    Ids,
+    Ints,
+    NumericProfile,
+    NumericSpec,
+    Profile,
+    Spec,
+    bounded,
+)
+from drift_monitor.core.types import Kind
+
+_CHUNK = 1 << 17
+_LIMIT = float(1 << 35)  # 2**35 units x 2**17 rows < 2**53: sums of whole numbers stay exact in a float64
+_SPLIT = float(1 << 17)
+_LONGEST_NAME = 200
+
+
+def accepts(kind: Kind, dtype: pa.DataType) -> bool:
+    """Whether a column of this Arrow type can be read as this kind.
+
+    Example:
+        >>> accepts("numeric", pa.string()), accepts("categorical", pa.int64())
+        (False, True)
+    """
+    if isinstance(dtype, pa.DictionaryType):
+        dtype = dtype.value_type
+    t = pa.types
+    if t.is_null(dtype):
+        return True
+    if kind == "numeric":
+        return bool(t.is_integer(dtype) or t.is_floating(dtype) or t.is_decimal(dtype) or t.is_boolean(dtype))
+    if kind == "datetime":
+        return bool(t.is_timestamp(dtype) or t.is_date(dtype))
+    text = t.is_string(dtype) or t.is_large_string(dtype) or t.is_string_view(dtype)
+    if kind == "categorical":
+        return bool(text or t.is_boolean(dtype) or t.is_integer(dtype))
+    if kind == "boolean":
+        return bool(t.is_boolean(dtype))
+    assert_never(kind)
+
+
+def profile_buckets(
+    specs: Sequence[Spec],
+    batches: Iterable[pa.RecordBatch],
+    *,
+    timestamp: str | None = None,
+    bucket: timedelta = timedelta(hours=1),
+    id_column: str | None = None,
+) -> dict[int, Profile]:
+    """Summarise batches by bucket of event time.
+
+    Args:
+        specs: one a feature; a column that a batch does not have is left out of the profile.
+        batches: any split of the rows, in any order.
+        timestamp: the column of event time (an Arrow timestamp, no nulls); None puts all rows in bucket 0.
+        bucket: its length; buckets are aligned to 1970-01-01 UTC.
+        id_column: counts duplicates.
+
+    Returns:
+        Profile by start of bucket, in microseconds since 1970.
+    """
+    width = bucket // timedelta(microseconds=1)
+    buckets: dict[int, Profile] = {}
+    for whole in batches:
+        for offset in range(0, whole.num_rows, _CHUNK):
+            for start, part, times in _by_bucket(whole.slice(offset, _CHUNK), timestamp, width):
+                profile = _fold(specs, part, times, id_column)
+                buckets[start] = buckets[start].merge(profile) if start in buckets else profile
+    return buckets
+
+
+def _by_bucket(
+    batch: pa.RecordBatch, timestamp: str | None, width: int
+) -> Iterable[tuple[int, pa.RecordBatch, Ints | None]]:
+    if timestamp is None:
+        yield 0, batch, None
+        return
+    times = microseconds(batch.column(timestamp))
+    starts = times // width
+    if len(starts) and starts[0] == starts[-1] and (starts == starts[0]).all():
+        yield int(starts[0]) * width, batch, times
+        return
+    if (starts[1:] < starts[:-1]).any():
+        order = np.argsort(starts, kind="stable")
+        batch, times, starts = batch.take(order), times[order], starts[order]
+    if not len(starts):
+        return
+    cuts = np.flatnonzero(np.diff(starts, prepend=starts[0] - 1, append=starts[-1] + 1))
+    for low, high in itertools.pairwise(cuts):
+        yield int(starts[low]) * width, batch.slice(low, high - low), times[low:high]
+
+
+def _fold(specs: Sequence[Spec], batch: pa.RecordBatch, times: Ints | None, id_column: str | None) -> Profile:
+    names = set(batch.schema.names)
+    features: dict[str, FeatureProfile] = {}
+    for spec in specs:
+        if spec.name not in names:
+            continue
+        column = batch.column(spec.name)
+        if isinstance(spec, NumericSpec):
+            features[spec.name] = _fold_numeric(spec, column)
+        else:
+            features[spec.name] = _fold_categorical(spec, column)
+    ids = Ids.of(hash_ids(batch.column(id_column))) if id_column in names else None
+    if times is None or not len(times):
+        return Profile(batch.num_rows, features, ids=ids)
+    return Profile(batch.num_rows, features, int(times.min()), int(times.max()), ids)
+
+
+def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
+    a = np.sort(numbers(column))
+    low, high, nan = np.searchsorted(a, (-math.inf, math.inf, math.nan), "left")
+    low = np.searchsorted(a, -math.inf, "right")
+    neg_inf, pos_inf, nans = int(low), int(nan - high), int(len(a) - nan)
+    a = a[low:high]
+    edges = spec.edges
+    if column.type == pa.float32():
+        # the same decimal number, written as a float32, must still meet its edge
+        edges = edges.astype(np.float32).astype(np.float64)
+    bounds = np.empty(2 * len(edges) + 2, np.int64)
+    bounds[0], bounds[-1] = 0, len(a)
+    bounds[1:-1:2] = np.searchsorted(a, edges, "left")
+    bounds[2:-1:2] = np.searchsorted(a, edges, "right")
+    np.maximum.accumulate(bounds, out=bounds)
+    counts = np.diff(bounds)
+    if not len(a):
+        return NumericProfile(counts, np.zeros_like(counts), 0, 0, column.null_count, nans, pos_inf, neg_inf)
+    # scaled before the subtraction, so that values near the largest float do not overflow into infinities
+    q = (
+        np.rint(a / spec.unit - spec.origin / spec.unit)
+        if spec.unit > 1
+        else np.rint((a - spec.origin) / spec.unit)
+    )
+    saturated = int(np.searchsorted(q, -_LIMIT, "left") + len(q) - np.searchsorted(q, _LIMIT, "right"))
+    if saturated:
+        q = np.clip(q, -_LIMIT, _LIMIT)
+    running = np.concatenate(([0.0], np.cumsum(q)))
+    sums = np.diff(running[bounds]).astype(np.int64)
+    head = np.rint(q / _SPLIT)
+    tail = q - head * _SPLIT
+    hh, ht, tt = (int(np.einsum("i,i->", x, y)) for x, y in ((head, head), (head, tail), (tail, tail)))
+    squares = (hh << 34) + (ht << 18) + tt
+    return NumericProfile(
+        counts, sums, squares, saturated, column.null_count, nans, pos_inf, neg_inf, float(a[0]), float(a[-1])
+    )
+
+
+def _fold_categorical(spec: CategoricalSpec, column: pa.Array) -> CategoricalProfile:
+    counts = np.zeros(len(spec.categories), np.int64)
+    unseen: dict[str, int] = {}
+    other = 0
+    for name, count in category_counts(column).items():
+        at = spec.index.get(name)
+        if at is None:
+            other += count
+            unseen[name] = count
+        else:
+            counts[at] += count
+    return CategoricalProfile(counts, other, bounded(unseen), column.null_count)
+
+
+def numbers(column: pa.Array) -> Floats:
+    """The non-null values of a numeric or datetime column as float64; datetimes as seconds since 1970."""
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.dictionary_decode()
+    if column.null_count:
+        column = column.drop_null()
+    t = column.type
+    if pa.types.is_timestamp(t) or pa.types.is_date(t):
+        return microseconds(column) / 1e6
+    if t != pa.float64():
+        column = pc.cast(column, pa.float64(), safe=False)
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+
+
+def microseconds(column: pa.Array) -> Ints:
+    """Timestamps as microseconds since 1970 UTC; finer digits are cut. The column has no nulls."""
+    t = column.type
+    if pa.types.is_date32(t):
+        return np.asarray(column.cast(pa.int32()).to_numpy(), np.int64) * 86_400_000_000
+    if pa.types.is_date64(t):
+        return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64) * 1000
+    raw = np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), np.int64)
+    if t.unit == "ns":
+        return raw // 1000
+    return raw * {"s": 1_000_000, "ms": 1000, "us": 1}[t.unit]
+
+
+def category_counts(column: pa.Array) -> dict[str, int]:
+    """Rows by category of a text, boolean or integer column; nulls are left out."""
+    if pa.types.is_null(column.type):
+        return {}
+    if not isinstance(column.type, pa.DictionaryType):
+        if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
+            column = pc.cast(column, pa.string())
+        column = column.dictionary_encode()
+    codes = column.indices.drop_null() if column.null_count else column.indices
+    counts = np.bincount(np.asarray(codes.to_numpy(zero_copy_only=False)), minlength=len(column.dictionary))
+    used = np.flatnonzero(counts)
+    values = column.dictionary.take(pa.array(used))
+    if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
+        values = pc.cast(values, pa.string())
+    found: dict[str, int] = {}
+    for raw, count in zip(values.cast(pa.binary()).to_pylist(), counts[used].tolist(), strict=True):
+        if raw is not None:
+            name = category_name(raw)
+            found[name] = found.get(name, 0) + count
+    return found
+
+
+def category_name(raw: bytes) -> str:
+    r"""A category as text: broken UTF-8 is escaped, and a very long name is cut and told apart by a hash.
+
+    Example:
+        >>> category_name(b"caf\xc3\xa9"), category_name(b"\xed\xa0\x80")
+        ('café', '\\xed\\xa0\\x80')
+    """
+    name = raw.decode("utf-8", "backslashreplace")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}...{hashlib.blake2b(raw, digest_size=6).hexdigest()}"
+
+
+def hash_ids(column: pa.Array) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each non-null id, the same on every machine."""
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.dictionary_decode()
+    column = column.drop_null()
+    if pa.types.is_integer(column.type):
+        x = np.asarray(pc.cast(column, pa.int64(), safe=False).to_numpy(zero_copy_only=False)).astype(np.uint64)
+        # the finaliser of SplitMix64 (Steele, Lea, Flood 2014)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+    from pandas.util import hash_array  # noqa: PLC0415  only logs with text ids pay for the import
+
+    texts = pc.cast(column, pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+    return np.asarray(hash_array(texts.to_numpy(zero_copy_only=False), categorize=False), np.uint64)

@@ -1,0 +1,357 @@
+"""Small mergeable summaries of rows, on cells that the reference fixed.
+
+The cells of a numeric feature lie *at* and *between* the edges e_0 < ... < e_{k-1} taken from the reference:
+
+    (-inf, e_0) {e_0} (e_0, e_1) {e_1} ... {e_{k-1}} (e_{k-1}, inf)        2k + 1 cells
+
+so that a heavily repeated value keeps a cell of its own and both one-sided limits of the distribution
+function are known at every edge. Counts are exact. Sums are kept as whole numbers of a unit that the reference
+fixed, so that merging in any order, of any split of the rows, gives the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from drift_monitor.core.errors import SchemaError
+from drift_monitor.core.types import Role
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+EDGES = 1000
+"""Quantile edges of a numeric feature: bounds the error of Kolmogorov-Smirnov by 1/1000."""
+MAX_CATEGORIES = 10_000
+"""Reference categories kept by name; the rarer ones are pooled."""
+UNSEEN_KEPT = 1000
+"""Names of unseen categories kept: those with the smallest hash, so that the choice is free of order."""
+IDS_KEPT = 1 << 18
+"""Row ids kept to count duplicates: all below this number, a hash-chosen share of them above it."""
+_RANGE = 1 << 30  # the reference spans at most this many units on either side of its origin
+
+
+@dataclass(frozen=True, eq=False)
+class NumericSpec:
+    """Cells of a numeric or datetime feature.
+
+    Attributes:
+        edges: shape (k,), k >= 1, finite, strictly increasing; the first is the reference's minimum, the last its
+            maximum. Datetimes are seconds since 1970-01-01 UTC.
+        origin, unit: sums count `(x - origin) / unit`, rounded; unit is a power of two.
+        exact: whether the edges are all the distinct values of the reference.
+    """
+
+    name: str
+    edges: Floats
+    origin: float
+    unit: float
+    exact: bool
+    kind: Literal["numeric", "datetime"] = "numeric"
+    role: Role = "feature"
+
+    @classmethod
+    def fit(
+        cls,
+        name: str,
+        values: Floats,
+        *,
+        kind: Literal["numeric", "datetime"] = "numeric",
+        role: Role = "feature",
+        edges: int = EDGES,
+    ) -> Self:
+        """Choose cells from reference values.
+
+        Args:
+            name: of the feature.
+            values: shape (n,); those that are not finite are left out.
+            kind: how to show the values.
+            role: feature or prediction.
+            edges: how many quantile cells, unless there are fewer distinct values.
+
+        Raises:
+            SchemaError: no finite value.
+        """
+        a = np.sort(values[np.isfinite(values)])
+        if not len(a):
+            raise SchemaError(f"column {name!r} has no finite value among {len(values)} rows")
+        distinct = a[np.concatenate(([True], a[1:] != a[:-1]))]
+        exact = len(distinct) <= edges
+        if not exact:
+            rank = np.ceil(np.linspace(0, 1, edges + 1) * len(a)).astype(np.int64) - 1
+            distinct = np.unique(a[np.maximum(rank, 0)])
+        origin = float(a[len(a) // 2])
+        # halved before the subtraction, so that a range near the largest float does not overflow
+        reach = 2 * max(a[-1] / 2 - origin / 2, origin / 2 - a[0] / 2, abs(origin) * 2**-53, 2.0**-1000)
+        unit = 2.0 ** min(math.ceil(math.log2(min(reach, 2.0**1023) / _RANGE)), 1000)
+        return cls(name, distinct, origin, unit, exact, kind, role)
+
+
+@dataclass(frozen=True, eq=False)
+class CategoricalSpec:
+    """Cells of a categorical or boolean feature.
+
+    Attributes:
+        categories: by falling count in the reference, then by name.
+        complete: whether all the reference's categories are listed; if not, the rarer ones share the cell of
+            the unseen ones, and what is unseen cannot be told.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    complete: bool = True
+    kind: Literal["categorical", "boolean"] = "categorical"
+    role: Role = "feature"
+    index: Mapping[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {c: i for i, c in enumerate(self.categories)})
+
+    @classmethod
+    def fit(
+        cls,
+        name: str,
+        counts: Mapping[str, int],
+        *,
+        kind: Literal["categorical", "boolean"] = "categorical",
+        role: Role = "feature",
+        limit: int = MAX_CATEGORIES,
+    ) -> Self:
+        """Choose cells from the reference's counts by category.
+
+        Raises:
+            SchemaError: there is no category.
+        """
+        if not counts:
+            raise SchemaError(f"column {name!r} has no value")
+        ordered = sorted(counts, key=lambda c: (-counts[c], c))
+        return cls(name, tuple(ordered[:limit]), len(ordered) <= limit, kind, role)
+
+
+Spec = NumericSpec | CategoricalSpec
+
+
+@dataclass(frozen=True, eq=False)
+class NumericProfile:
+    """Counts and sums of a numeric feature.
+
+    Attributes:
+        counts: rows a cell, shape (2k + 1,).
+        sums: whole units a cell, shape (2k + 1,).
+        squares: sum of squared units, exact.
+        saturated: finite values too far out for the unit; their sums are cut, so there is no mean then.
+        nulls, nans, pos_inf, neg_inf: rows without a finite value.
+        minimum, maximum: of the finite values; nan when there are none.
+    """
+
+    counts: Ints
+    sums: Ints
+    squares: int = 0
+    saturated: int = 0
+    nulls: int = 0
+    nans: int = 0
+    pos_inf: int = 0
+    neg_inf: int = 0
+    minimum: float = math.nan
+    maximum: float = math.nan
+
+    @property
+    def n(self) -> int:
+        """Rows with a finite value."""
+        return int(self.counts.sum())
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return self.n + self.missing
+
+    @property
+    def missing(self) -> int:
+        """Rows without a usable value: null, NaN or infinite."""
+        return self.nulls + self.nans + self.pos_inf + self.neg_inf
+
+    @property
+    def out_of_range(self) -> int:
+        """Finite values below the reference's minimum or above its maximum."""
+        return int(self.counts[0] + self.counts[-1])
+
+    def moments(self, spec: NumericSpec) -> tuple[float, float] | None:
+        """Mean and unbiased variance in the feature's units; None below 2 rows or with saturated values."""
+        n = self.n
+        if n < 2 or self.saturated:
+            return None
+        total = int(self.sums.sum(dtype=object))
+        variance = (n * self.squares - total * total) / (n * (n - 1))
+        return spec.origin + spec.unit * (total / n), variance * spec.unit * spec.unit
+
+    def quantile(self, spec: NumericSpec, q: float) -> float:
+        """The q-quantile, to within a cell; nan without rows.
+
+        A value between two edges is placed at its cell's mean.
+        """
+        n = self.n
+        if not n:
+            return math.nan
+        cell = int(np.searchsorted(np.cumsum(self.counts), max(1, math.ceil(q * n))))
+        if cell % 2:
+            return float(spec.edges[cell // 2])
+        low = self.minimum if cell == 0 else float(spec.edges[cell // 2 - 1])
+        high = self.maximum if cell == len(self.counts) - 1 else float(spec.edges[cell // 2])
+        mean = spec.origin + spec.unit * (int(self.sums[cell]) / int(self.counts[cell]))
+        return min(max(mean, low), high)
+
+    def merge(self, other: Self) -> Self:
+        """Both, in any order."""
+        return type(self)(
+            self.counts + other.counts,
+            self.sums + other.sums,
+            self.squares + other.squares,
+            self.saturated + other.saturated,
+            self.nulls + other.nulls,
+            self.nans + other.nans,
+            self.pos_inf + other.pos_inf,
+            self.neg_inf + other.neg_inf,
+            float(np.fmin(self.minimum, other.minimum)),
+            float(np.fmax(self.maximum, other.maximum)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CategoricalProfile:
+    """Counts of a categorical feature.
+
+    Attributes:
+        counts: rows a reference category, in the spec's order.
+        other: rows whose category the spec does not list.
+        unseen: counts of some of those categories by name (`UNSEEN_KEPT` at most, chosen by hash).
+        nulls: rows without a value.
+    """
+
+    counts: Ints
+    other: int = 0
+    unseen: Mapping[str, int] = field(default_factory=dict)
+    nulls: int = 0
+
+    @property
+    def n(self) -> int:
+        """Rows with a value."""
+        return int(self.counts.sum()) + self.other
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return self.n + self.nulls
+
+    @property
+    def missing(self) -> int:
+        """Rows without a value."""
+        return self.nulls
+
+    def merge(self, other: Self) -> Self:
+        """Both, in any order."""
+        unseen = dict(self.unseen)
+        for name, count in other.unseen.items():
+            unseen[name] = unseen.get(name, 0) + count
+        return type(self)(
+            self.counts + other.counts, self.other + other.other, bounded(unseen), self.nulls + other.nulls
+        )
+
+
+FeatureProfile = NumericProfile | CategoricalProfile
+
+
+@dataclass(frozen=True, eq=False)
+class Ids:
+    """Hashes of row ids: all of them, or the share whose highest `level` bits are zero.
+
+    The level is the lowest at which no more than `IDS_KEPT` remain: it depends on the rows, not on their order.
+    """
+
+    hashes: npt.NDArray[np.uint64]
+    level: int = 0
+
+    @classmethod
+    def of(cls, hashes: npt.NDArray[np.uint64], level: int = 0) -> Self:
+        """Keep what fits."""
+        while len(hashes) > IDS_KEPT and level < 63:
+            level += 1
+            hashes = hashes[hashes >> np.uint64(64 - level) == 0]
+        return cls(hashes, level)
+
+    def merge(self, other: Self) -> Self:
+        """Both, in any order."""
+        level = max(self.level, other.level)
+        both = np.concatenate((self.hashes, other.hashes))
+        if level:
+            both = both[both >> np.uint64(64 - level) == 0]
+        return self.of(both, level)
+
+    @property
+    def duplicate_share(self) -> float:
+        """Share of rows whose id stands on another row before: exact at level 0, an estimate above."""
+        return 1 - len(np.unique(self.hashes)) / len(self.hashes) if len(self.hashes) else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """The summary of some rows.
+
+    Attributes:
+        rows: how many.
+        features: by name; a feature whose column was missing is missing here.
+        oldest, newest: event times in microseconds since 1970; None without a timestamp column.
+        ids: for counting duplicates; None without an id column.
+    """
+
+    rows: int
+    features: Mapping[str, FeatureProfile]
+    oldest: int | None = None
+    newest: int | None = None
+    ids: Ids | None = None
+
+    def merge(self, other: Self) -> Self:
+        """Both, in any order. Features that only one side has are dropped: they were not counted on all rows."""
+        features: dict[str, FeatureProfile] = {}
+        for name in sorted(self.features.keys() & other.features.keys()):
+            match self.features[name], other.features[name]:
+                case NumericProfile() as mine, NumericProfile() as theirs:
+                    features[name] = mine.merge(theirs)
+                case CategoricalProfile() as ours, CategoricalProfile() as others:
+                    features[name] = ours.merge(others)
+        oldest = [t for t in (self.oldest, other.oldest) if t is not None]
+        newest = [t for t in (self.newest, other.newest) if t is not None]
+        ids = self.ids.merge(other.ids) if self.ids and other.ids else None
+        return type(self)(
+            self.rows + other.rows, features, min(oldest, default=None), max(newest, default=None), ids
+        )
+
+
+def empty(spec: Spec) -> FeatureProfile:
+    """The profile of no rows: the neutral element of merge."""
+    if isinstance(spec, NumericSpec):
+        cells = 2 * len(spec.edges) + 1
+        return NumericProfile(np.zeros(cells, np.int64), np.zeros(cells, np.int64))
+    return CategoricalProfile(np.zeros(len(spec.categories), np.int64))
+
+
+def merge(profiles: Iterable[Profile]) -> Profile | None:
+    """All of them; None when there are none."""
+    whole = list(profiles)
+    return reduce(Profile.merge, whole) if whole else None
+
+
+def bounded(unseen: dict[str, int]) -> dict[str, int]:
+    """The counts of at most `UNSEEN_KEPT` names: those with the smallest hash."""
+    if len(unseen) <= UNSEEN_KEPT:
+        return unseen
+    keep = sorted(
+        unseen, key=lambda n: hashlib.blake2b(n.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    )
+    return {name: unseen[name] for name in keep[:UNSEEN_KEPT]}
