@@ -1,0 +1,40 @@
+# `make demo` shows the whole thing on real data; `make test` tests it. Both set up .venv first.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint types lock wheel clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+setup: .venv/installed  ## build .venv from the lock file
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "the lock file is for Python 3.11; set PYTHON=/path/to/python3.11 (found: $$($(PYTHON) --version 2>&1))"; exit 1; }
+	@$(PYTHON) -m venv --clear .venv \
+	  || { echo "cannot make a virtual environment: on Debian run 'apt install python3-venv' and try again"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## flights of 2013 through the real daemon; ARGS=--exit ends by itself
+	$(BIN)/drift-monitor demo $(ARGS)
+
+test: setup  ## the whole test suite; ARGS="-k name" picks
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff, and mypy in strict mode
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+lock:  ## write requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --extra demo --group dev --python-version 3.11 --no-header --generate-hashes --quiet -o requirements.lock
+
+wheel: setup  ## a wheel in dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:  ## remove what was built; the demo's folder stays
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
