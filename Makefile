@@ -15,8 +15,9 @@ setup: .venv/installed  ## build .venv from the lock file
 	  || { echo "the lock file is for Python 3.11; set PYTHON=/path/to/python3.11 (found: $$($(PYTHON) --version 2>&1))"; exit 1; }
 	@$(PYTHON) -m venv --clear .venv \
 	  || { echo "cannot make a virtual environment: on Debian run 'apt install python3-venv' and try again"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch $@
 
 demo: setup  ## flights of 2013 through the real daemon; ARGS=--exit ends by itself
