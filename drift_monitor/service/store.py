@@ -6,14 +6,37 @@ called from any thread.
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self
 
-from drift_monitor.core.types import CheckResult, Episode, Lane, Message, Outcome, Value, Window
+from pydantic import ValidationError
 
+from drift_monitor.core.cloudevents import render
+from drift_monitor.core.errors import StoreError
+from drift_monitor.core.types import CheckResult, Episode, Lane, Message, Outcome, Value, Window
+from drift_monitor.service.counters import (
+    HISTOGRAMS,
+    Buckets,
+    Series,
+    count,
+    count_request,
+    count_run,
+    observe,
+    read_counters,
+    read_histograms,
+)
+from drift_monitor.service.database import Database
+from drift_monitor.service.lock import LockFile, LockInfo, explain_os_error, read_lock
+
+__all__ = ["HISTOGRAMS", "Delivery", "LockInfo", "Run", "Snapshot", "Store", "read_lock"]
+
+FILE = "drift-monitor.sqlite3"
+FURTHEST = timedelta(hours=28)  # no retry waits longer (24 h and jitter): further ahead means a clock was set back
 RunState = Literal["due", "running", "done", "missed"]
 
 
@@ -58,13 +81,31 @@ class Snapshot:
     finished: Mapping[str, datetime]  # by monitor: when the last run ended (daemon clock)
     succeeded: Mapping[str, datetime]  # by monitor: when the last run that judged ended
     open_episodes: tuple[Episode, ...]
-    counters: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]  # (name, sorted labels) -> value
-    histograms: Mapping[tuple[str, tuple[tuple[str, str], ...]], tuple[tuple[float, ...], tuple[int, ...], float]]
+    counters: Mapping[Series, float]
+    histograms: Mapping[Series, Buckets]  # bounds, counts, sum: `Store`
     outbox: Mapping[tuple[str, str], tuple[int, datetime | None]]  # (receiver, state) -> count, oldest created
+    disabled_receivers: Mapping[str, str] = field(default_factory=dict)  # receiver -> why
+    last_delivery: Mapping[str, datetime] = field(default_factory=dict)  # receiver -> when it last took a message
 
 
 class Store:
-    """The state database of one daemon."""
+    """The state database of one daemon.
+
+    Every method raises StoreError when the database cannot be used (disk full, read-only, closed ...); then
+    nothing of that call was stored.
+
+    Counters that the store keeps itself: runs_total, run_failures_total, runs_skipped_total and
+    rows_processed_total at `finish`; runs_missed_total at `enqueue`; webhook_requests_total,
+    webhook_request_failures_total and outbox_dead_letters_total with the outbox.
+
+    A histogram is (bounds, counts, sum): the upper bounds without +Inf, and one count more than bounds, each of
+    its own bucket alone (not cumulative).
+    """
+
+    def __init__(self, database: Database, lock: LockFile) -> None:
+        self._database = database
+        self._lock = lock
+        self._parsed: dict[int, CheckResult] = {}  # the results in the last snapshot, by run: they are large
 
     @classmethod
     def open(cls, state: Path, *, address: str = "") -> Self:
@@ -78,17 +119,33 @@ class Store:
             StoreError: another process holds the lock (names its pid), the folder cannot be written, the
                 disk is full, or the database is corrupt (it is never reset; the message says what to do).
         """
-        raise NotImplementedError
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(explain_os_error(state, error)) from error
+        lock = LockFile.acquire(state, address)
+        try:
+            return cls(Database.open(state / FILE), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def announce(self, address: str) -> None:
+        """Tell the CLI, by the lock file, where this process serves its API."""
+        self._lock.announce(address)
 
     def close(self) -> None:
-        """Release the database and the lock."""
-        raise NotImplementedError
+        """Release the database and the lock. A second call does nothing."""
+        if self._database.close():
+            self._lock.release()
 
     # -- the ledger of windows ---------------------------------------------------------------------
 
     def newest_window(self, monitor: str) -> Window | None:
         """The window with the latest end in the ledger, in whatever state."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            row = db.run("newest_window", monitor=monitor).fetchone()
+        return row and Window(start=_time(row[0]), end=_time(row[1]))
 
     def enqueue(self, monitor: str, due: Sequence[Window], missed: Sequence[Window] = ()) -> int:
         """Enter windows as `due` or `missed` (counted in runs_missed_total); known ones are left as they are.
@@ -96,15 +153,32 @@ class Store:
         Returns:
             How many `due` windows were new.
         """
-        raise NotImplementedError
+        with self._database.transaction() as db:
+            new = {"due": 0, "missed": 0}
+            for state, windows in (("missed", missed), ("due", due)):
+                for window in windows:
+                    start, end = _stamp(window.start), _stamp(window.end)
+                    new[state] += db.run(
+                        "enter_window", monitor=monitor, start=start, end=end, state=state
+                    ).rowcount
+            if new["missed"]:
+                count(db, "runs_missed_total", {"monitor": monitor}, new["missed"])
+        return new["due"]
 
     def due(self) -> list[Run]:
-        """Runs waiting to be evaluated, oldest window first within a monitor."""
-        raise NotImplementedError
+        """Runs waiting to be evaluated: oldest window first within a monitor, monitors taking turns."""
+        with self._database.transaction("DEFERRED") as db:
+            return [_run(row) for row in db.run("due")]
 
     def start(self, run: int, now: datetime) -> None:
-        """Mark a due run as running and count the attempt."""
-        raise NotImplementedError
+        """Mark a due run as running and count the attempt.
+
+        Raises:
+            StoreError: the run is not due.
+        """
+        with self._database.transaction() as db:
+            if not db.run("start", run=run, now=_stamp(now)).rowcount:
+                raise StoreError(f"run {run} cannot start: it is {_state_of(db, run)}, not due")
 
     def recover(self, max_attempts: int = 3) -> list[Run]:
         """At start-up: runs that were running when the last process died become due again.
@@ -112,11 +186,15 @@ class Store:
         Returns:
             Those that died `max_attempts` times; they stay `running` for the caller to finish as cannot_judge.
         """
-        raise NotImplementedError
+        with self._database.transaction() as db:
+            db.run("requeue", max_attempts=max_attempts)
+            return [_run(row) for row in db.run("running")]
 
     def history(self, monitor: str, before: datetime, limit: int) -> list[Outcome]:
         """Verdicts of finished windows that end before `before`, newest first."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            rows = db.run("history", monitor=monitor, before=_stamp(before), limit=limit)
+            return [Outcome(verdict) for (verdict,) in rows]
 
     def finish(
         self,
@@ -131,6 +209,8 @@ class Store:
     ) -> None:
         """Record the run, its result, the changed episodes, every outbox row and the counters: all or nothing.
 
+        A run that is done already is left as it is, and nothing of this call is stored.
+
         Args:
             run: the ledger row.
             result: what the check found.
@@ -139,75 +219,266 @@ class Store:
             messages: (receiver, message) pairs. A pair whose (receiver, message id) is known already is ignored.
             counts: (counter, labels, increment).
             observations: (histogram, labels, value).
+
+        Raises:
+            StoreError: the run is not in the ledger, or is missed.
+            ValueError: a message cannot be rendered, or a histogram has no buckets in HISTOGRAMS.
         """
-        raise NotImplementedError
+        stamp = _stamp(now)
+        blob = zlib.compress(result.model_dump_json().encode())
+        bodies = [(receiver, message, render(message)) for receiver, message in messages]
+        with self._database.transaction() as db:
+            if not db.run("finish", run=run, now=stamp, verdict=result.verdict.value, result=blob).rowcount:
+                if (state := _state_of(db, run)) == "done":
+                    return
+                raise StoreError(f"run {run} of monitor {result.monitor} cannot finish: it is {state}")
+            for episode in episodes:
+                _put_episode(db, episode, stamp)
+            for receiver, message, body in bodies:
+                _put_message(db, receiver, message, body, stamp)
+            count_run(db, result)
+            for name, labels, by in counts:
+                count(db, name, labels, by)
+            for name, labels, value in observations:
+                observe(db, name, labels, value)
 
     def result(self, run: int) -> CheckResult | None:
         """The stored result of a finished run."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            row = db.run("result", run=run).fetchone()
+        return row and _parse(*row)
 
     def results(self, monitor: str, limit: int) -> list[tuple[int, CheckResult]]:
         """The newest finished windows of a monitor with their run ids, newest first."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            rows = db.run("results", monitor=monitor, limit=limit).fetchall()
+        return [(run, _parse(run, blob)) for run, blob in rows]
 
     # -- episodes ----------------------------------------------------------------------------------
 
     def episode(self, monitor: str, lane: Lane) -> Episode | None:
         """The newest episode of a lane, open or closed."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            row = db.run("newest_episode", monitor=monitor, lane=lane).fetchone()
+        return row and Episode.model_validate_json(row[0])
 
     def episodes(self, monitor: str | None, limit: int) -> list[Episode]:
         """Episodes, newest first."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            rows = db.run("episodes", monitor=monitor, limit=limit)
+            return [Episode.model_validate_json(body) for (body,) in rows]
 
     # -- outbox ------------------------------------------------------------------------------------
 
     def next_delivery(self, receivers: Sequence[str], now: datetime) -> Delivery | None:
-        """The pending delivery to attempt now: the oldest of its (receiver, group) and past its next_attempt."""
-        raise NotImplementedError
+        """The pending delivery to attempt now: the oldest of its (receiver, group) and past its next_attempt.
+
+        One that was never tried does not wait, and one that would wait longer than any schedule does is due:
+        the clock was set back.
+        """
+        with self._database.transaction("DEFERRED") as db:
+            row = db.run(
+                "next_delivery",
+                receivers=json.dumps(list(receivers)),
+                now=_stamp(now),
+                furthest=_stamp(now + FURTHEST),
+            ).fetchone()
+        return row and _delivery(row)
 
     def next_attempt_at(self, receivers: Sequence[str]) -> datetime | None:
         """When `next_delivery` will next have something; None when nothing is pending."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            (stamp,) = db.run("next_attempt_at", receivers=json.dumps(list(receivers))).fetchone()
+        return None if stamp is None else _time(stamp)
 
     def delivered(self, delivery: int, now: datetime, seconds: float) -> None:
-        """Record success."""
-        raise NotImplementedError
+        """Record success; `seconds` is how long the request took."""
+        with self._database.transaction() as db:
+            receiver = count_request(db, delivery, seconds)
+            db.run("delivered", id=delivery, now=_stamp(now))
+            if receiver is not None:
+                db.run("last_success", receiver=receiver, now=_stamp(now))
 
     def retry_at(self, delivery: int, when: datetime, error: str, reason: str, seconds: float) -> None:
         """Record a failed attempt that will be repeated."""
-        raise NotImplementedError
+        with self._database.transaction() as db:
+            count_request(db, delivery, seconds, reason)
+            db.run("retry_at", id=delivery, when=_stamp(when), error=error)
 
     def bury(self, delivery: int, error: str, reason: str, seconds: float) -> None:
         """Record a failed attempt after which the message is dead: kept, counted, replayable."""
-        raise NotImplementedError
+        with self._database.transaction() as db:
+            receiver = count_request(db, delivery, seconds, reason)
+            dead = db.run("bury", id=delivery, error=error).rowcount
+            if receiver is not None and dead:
+                count(db, "outbox_dead_letters_total", {"receiver": receiver}, dead)
+
+    def disable_receiver(self, receiver: str, now: datetime, reason: str) -> int:
+        """Send a receiver nothing more: what waits for it and what comes later is dead, until `enable_receiver`.
+
+        Returns:
+            How many waiting messages died.
+        """
+        with self._database.transaction() as db:
+            db.run("disable_receiver", receiver=receiver, now=_stamp(now), reason=reason)
+            dead = db.run("bury_all", receiver=receiver, reason=reason).rowcount
+            if dead:
+                count(db, "outbox_dead_letters_total", {"receiver": receiver}, dead)
+        return dead
+
+    def enable_receiver(self, receiver: str) -> bool:
+        """Send to a disabled receiver again; its dead messages wait for `replay`. False when it was enabled."""
+        with self._database.transaction() as db:
+            return bool(db.run("enable_receiver", receiver=receiver).rowcount)
+
+    def disabled_receivers(self) -> dict[str, str]:
+        """Receivers that get nothing, and why."""
+        with self._database.transaction("DEFERRED") as db:
+            return dict(db.run("disabled_receivers").fetchall())
 
     def deliveries(self, state: str | None = None, limit: int = 1000) -> list[Delivery]:
         """Outbox rows, oldest first."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            return [_delivery(row) for row in db.run("deliveries", state=state, limit=limit)]
 
     def replay(self, delivery: int, now: datetime) -> bool:
         """Make a dead or pending delivery due now with a fresh schedule; False when there is none such."""
-        raise NotImplementedError
+        with self._database.transaction() as db:
+            return bool(db.run("replay", id=delivery, now=_stamp(now)).rowcount)
 
     def drop(self, delivery: int) -> bool:
         """Delete a dead or pending delivery; False when there is none such."""
-        raise NotImplementedError
+        with self._database.transaction() as db:
+            return bool(db.run("drop", id=delivery).rowcount)
 
     # -- the rest ----------------------------------------------------------------------------------
 
     def count(self, name: str, labels: Mapping[str, str], by: float = 1) -> None:
         """Add to a counter outside a run."""
-        raise NotImplementedError
+        with self._database.transaction() as db:
+            count(db, name, labels, by)
 
     def snapshot(self) -> Snapshot:
         """What metrics and pages are drawn from."""
-        raise NotImplementedError
+        with self._database.transaction("DEFERRED") as db:
+            latest = db.run("latest").fetchall()
+            wanted = {run for row in latest for run in row[1:3] if run is not None}
+            blobs = {run: db.run("result", run=run).fetchone()[1] for run in wanted - self._parsed.keys()}
+            episodes = db.run("open_episodes").fetchall()
+            counters = dict(read_counters(db))
+            histograms = dict(read_histograms(db))
+            totals = db.run("outbox_totals").fetchall()
+            disabled = db.run("disabled_receivers").fetchall()
+            successes = db.run("last_successes").fetchall()
+            known = self._parsed
+        parsed = {run: known[run] if run in known else _parse(run, blobs[run]) for run in wanted}
+        self._parsed = parsed
+        return Snapshot(
+            latest={monitor: parsed[run] for monitor, run, _, _, _ in latest if run is not None},
+            latest_judged={monitor: parsed[run] for monitor, _, run, _, _ in latest if run is not None},
+            finished={monitor: _time(at) for monitor, _, _, at, _ in latest if at is not None},
+            succeeded={monitor: _time(at) for monitor, _, _, _, at in latest if at is not None},
+            open_episodes=tuple(Episode.model_validate_json(body) for (body,) in episodes),
+            counters=counters,
+            histograms=histograms,
+            outbox={(receiver, state): (n, _time(oldest)) for receiver, state, n, oldest in totals},
+            disabled_receivers=dict(disabled),
+            last_delivery={receiver: _time(at) for receiver, at in successes},
+        )
 
     def purge(self, now: datetime, *, runs: timedelta, delivered: timedelta) -> int:
         """Delete finished runs, closed episodes and delivered messages past their time; counters stay.
 
+        The newest run and the newest judged run of a monitor stay, as does the newest episode of a lane,
+        whatever their age.
+
         Returns:
             How many rows went.
         """
-        raise NotImplementedError
+        with self._database.transaction() as db:
+            keep = json.dumps([run for row in db.run("latest").fetchall() for run in row[1:3] if run is not None])
+            gone = db.run("purge_runs", before=_stamp(now - runs), keep=keep).rowcount
+            gone += db.run("purge_missed").rowcount
+            gone += db.run("purge_episodes", before=_stamp(now - runs)).rowcount
+            gone += db.run("purge_delivered", before=_stamp(now - delivered)).rowcount
+        return gone
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _stamp(when: datetime) -> int:
+    return (when - _EPOCH) // _MICROSECOND
+
+
+def _time(stamp: int) -> datetime:
+    return _EPOCH + stamp * _MICROSECOND
+
+
+def _run(row: tuple[int, str, int, int, RunState, int]) -> Run:
+    number, monitor, start, end, state, attempts = row
+    window = Window(start=_time(start), end=_time(end))
+    return Run(id=number, monitor=monitor, window=window, state=state, attempts=attempts)
+
+
+def _state_of(db: Database, run: int) -> str:
+    row = db.run("state_of_run", run=run).fetchone()
+    return row[0] if row else "not in the ledger"
+
+
+def _parse(run: int, blob: bytes) -> CheckResult:
+    try:
+        return CheckResult.model_validate_json(zlib.decompress(blob))
+    except (ValidationError, zlib.error) as error:
+        raise StoreError(
+            f"the stored result of run {run} cannot be read (was it written by another version?): {error}"
+        ) from error
+
+
+def _put_episode(db: Database, episode: Episode, now: int) -> None:
+    db.run(
+        "put_episode",
+        id=episode.id,
+        monitor=episode.monitor,
+        lane=episode.lane,
+        opened=_stamp(episode.opened),
+        closed=None if episode.closed is None else _stamp(episode.closed),
+        now=now,
+        body=episode.model_dump_json(),
+    )
+
+
+def _put_message(db: Database, receiver: str, message: Message, body: bytes, now: int) -> None:
+    new = db.run(
+        "put_message",
+        receiver=receiver,
+        event_id=message.id,
+        type=message.type,
+        group=message.group,
+        body=body,
+        now=now,
+    ).fetchall()
+    if new == [("dead",)]:  # its receiver is disabled
+        count(db, "outbox_dead_letters_total", {"receiver": receiver})
+
+
+def _delivery(
+    row: tuple[
+        int, str, str, str, str, bytes, int, Literal["pending", "delivered", "dead"], int, int | None, str | None
+    ],
+) -> Delivery:
+    number, event_id, receiver, kind, group, body, attempts, state, created, next_attempt, last_error = row
+    return Delivery(
+        id=number,
+        event_id=event_id,
+        receiver=receiver,
+        type=kind,
+        group=group,
+        body=body,
+        attempts=attempts,
+        state=state,
+        created=_time(created),
+        next_attempt=None if next_attempt is None else _time(next_attempt),
+        last_error=last_error,
+    )

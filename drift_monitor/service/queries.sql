@@ -1,0 +1,223 @@
+-- Every statement the store runs, by name. A name, one line of description, the statement.
+
+-- name: newest_window
+-- The window with the latest end in a monitor's ledger.
+SELECT window_start, window_end FROM runs WHERE monitor = :monitor
+ORDER BY window_end DESC, window_start DESC LIMIT 1;
+
+-- name: enter_window
+-- Enter a window in the ledger unless it is there.
+INSERT INTO runs (monitor, window_start, window_end, state) VALUES (:monitor, :start, :end, :state)
+ON CONFLICT DO NOTHING;
+
+-- name: due
+-- Runs waiting; the first of every monitor, then the second of every monitor, and so on, so that a backlog starves nobody.
+SELECT id, monitor, window_start, window_end, state, attempts FROM runs WHERE state = 'due'
+ORDER BY row_number() OVER (PARTITION BY monitor ORDER BY window_end, window_start), window_end, id;
+
+-- name: start
+-- A due run begins.
+UPDATE runs SET state = 'running', attempts = attempts + 1, started = :now WHERE id = :run AND state = 'due';
+
+-- name: requeue
+-- Runs that died with their process become due again.
+UPDATE runs SET state = 'due' WHERE state = 'running' AND attempts < :max_attempts;
+
+-- name: running
+-- Runs marked as running.
+SELECT id, monitor, window_start, window_end, state, attempts FROM runs WHERE state = 'running' ORDER BY id;
+
+-- name: history
+-- Verdicts of finished windows before a time, newest first.
+SELECT verdict FROM runs WHERE monitor = :monitor AND state = 'done' AND window_end < :before
+ORDER BY window_end DESC LIMIT :limit;
+
+-- name: state_of_run
+-- Where a run stands.
+SELECT state FROM runs WHERE id = :run;
+
+-- name: finish
+-- Record the result of a run that is not done yet.
+UPDATE runs SET state = 'done', finished = :now, verdict = :verdict, result = :result
+WHERE id = :run AND state IN ('due', 'running');
+
+-- name: result
+-- The stored result of a run.
+SELECT id, result FROM runs WHERE id = :run AND state = 'done';
+
+-- name: results
+-- The newest finished windows of a monitor.
+SELECT id, result FROM runs WHERE monitor = :monitor AND state = 'done' ORDER BY window_end DESC LIMIT :limit;
+
+-- name: put_episode
+-- The new state of an episode.
+INSERT INTO episodes (id, monitor, lane, opened, closed, stored, body)
+VALUES (:id, :monitor, :lane, :opened, :closed, :now, :body)
+ON CONFLICT (id) DO UPDATE SET opened = excluded.opened, closed = excluded.closed, stored = excluded.stored,
+    body = excluded.body;
+
+-- name: newest_episode
+-- The newest episode of a lane, open or closed.
+SELECT body FROM episodes WHERE monitor = :monitor AND lane = :lane ORDER BY opened DESC, rowid DESC LIMIT 1;
+
+-- name: episodes
+-- Episodes of one monitor or of all, newest first.
+SELECT body FROM episodes WHERE :monitor IS NULL OR monitor = :monitor ORDER BY opened DESC, rowid DESC LIMIT :limit;
+
+-- name: open_episodes
+-- Episodes that are not closed, oldest first.
+SELECT body FROM episodes WHERE closed IS NULL ORDER BY opened, rowid;
+
+-- name: put_message
+-- A message for a receiver unless it is there; dead at once when the receiver is disabled.
+INSERT INTO outbox (receiver, event_id, type, grp, body, state, created, next_attempt, last_error)
+SELECT :receiver, :event_id, :type, :group, :body, iif(off.reason IS NULL, 'pending', 'dead'), :now,
+    iif(off.reason IS NULL, :now, NULL), off.reason
+FROM (SELECT 1) LEFT JOIN receivers_disabled AS off ON off.receiver = :receiver
+WHERE true
+ON CONFLICT DO NOTHING
+RETURNING state;
+
+-- name: next_delivery
+-- The delivery to attempt now: first of its group, and never tried, past its time, or so far ahead that a clock was set back.
+SELECT id, event_id, receiver, type, grp, body, attempts, state, created, next_attempt, last_error
+FROM outbox AS head
+WHERE state = 'pending' AND receiver IN (SELECT value FROM json_each(:receivers))
+    AND (attempts = 0 OR next_attempt <= :now OR next_attempt > :furthest)
+    AND NOT EXISTS (
+        SELECT 1 FROM outbox AS earlier
+        WHERE earlier.state = 'pending' AND earlier.receiver = head.receiver AND earlier.grp = head.grp
+            AND earlier.id < head.id)
+ORDER BY next_attempt, id LIMIT 1;
+
+-- name: next_attempt_at
+-- The earliest time at which the first message of some group may be tried.
+SELECT min(next_attempt)
+FROM outbox AS head
+WHERE state = 'pending' AND receiver IN (SELECT value FROM json_each(:receivers))
+    AND NOT EXISTS (
+        SELECT 1 FROM outbox AS earlier
+        WHERE earlier.state = 'pending' AND earlier.receiver = head.receiver AND earlier.grp = head.grp
+            AND earlier.id < head.id);
+
+-- name: receiver_of
+-- Whom a delivery is for.
+SELECT receiver FROM outbox WHERE id = :id;
+
+-- name: delivered
+-- An attempt succeeded.
+UPDATE outbox SET state = 'delivered', attempts = attempts + 1, next_attempt = NULL, finished = :now, last_error = NULL
+WHERE id = :id;
+
+-- name: last_success
+-- When a receiver last took a message.
+INSERT INTO outbox_last_success (receiver, at) VALUES (:receiver, :now)
+ON CONFLICT (receiver) DO UPDATE SET at = excluded.at;
+
+-- name: retry_at
+-- An attempt failed and will be repeated.
+UPDATE outbox SET attempts = attempts + 1, next_attempt = :when, last_error = :error
+WHERE id = :id AND state = 'pending';
+
+-- name: bury
+-- An attempt failed and was the last.
+UPDATE outbox SET state = 'dead', attempts = attempts + 1, next_attempt = NULL, last_error = :error
+WHERE id = :id AND state = 'pending';
+
+-- name: bury_all
+-- Whatever waits for a receiver is dead.
+UPDATE outbox SET state = 'dead', next_attempt = NULL, last_error = :reason
+WHERE receiver = :receiver AND state = 'pending';
+
+-- name: disable_receiver
+-- A receiver gets no more messages.
+INSERT INTO receivers_disabled (receiver, since, reason) VALUES (:receiver, :now, :reason)
+ON CONFLICT (receiver) DO UPDATE SET reason = excluded.reason;
+
+-- name: enable_receiver
+-- A receiver gets messages again.
+DELETE FROM receivers_disabled WHERE receiver = :receiver;
+
+-- name: disabled_receivers
+-- Receivers that get no messages, and why.
+SELECT receiver, reason FROM receivers_disabled ORDER BY receiver;
+
+-- name: deliveries
+-- Outbox rows of one state or of all, oldest first.
+SELECT id, event_id, receiver, type, grp, body, attempts, state, created, next_attempt, last_error
+FROM outbox WHERE :state IS NULL OR state = :state ORDER BY id LIMIT :limit;
+
+-- name: replay
+-- A dead or pending delivery is due now with a fresh schedule.
+UPDATE outbox SET state = 'pending', attempts = 0, next_attempt = :now
+WHERE id = :id AND state IN ('dead', 'pending');
+
+-- name: drop
+-- Forget a delivery that has not arrived.
+DELETE FROM outbox WHERE id = :id AND state IN ('dead', 'pending');
+
+-- name: count
+-- Add to a counter.
+INSERT INTO counters (name, labels, value) VALUES (:name, :labels, :by)
+ON CONFLICT (name, labels) DO UPDATE SET value = value + excluded.value;
+
+-- name: counters
+-- Every counter.
+SELECT name, labels, value FROM counters;
+
+-- name: histogram
+-- One histogram.
+SELECT bounds, counts, total FROM histograms WHERE name = :name AND labels = :labels;
+
+-- name: put_histogram
+-- The new state of a histogram.
+INSERT OR REPLACE INTO histograms (name, labels, bounds, counts, total)
+VALUES (:name, :labels, :bounds, :counts, :total);
+
+-- name: histograms
+-- Every histogram.
+SELECT name, labels, bounds, counts, total FROM histograms;
+
+-- name: latest
+-- By monitor: the newest finished run, the newest judged one, and when (by the daemon's clock) the last of each ended.
+WITH RECURSIVE monitors (monitor) AS (  -- one index probe a monitor, however many runs there are
+    SELECT min(monitor) FROM runs
+    UNION ALL
+    SELECT (SELECT min(monitor) FROM runs WHERE monitor > monitors.monitor) FROM monitors
+    WHERE monitors.monitor IS NOT NULL
+)
+SELECT monitor,
+    (SELECT id FROM runs WHERE monitor = monitors.monitor AND state = 'done' ORDER BY window_end DESC LIMIT 1),
+    (SELECT id FROM runs WHERE monitor = monitors.monitor AND state = 'done'
+        AND verdict IN ('ok', 'drift', 'broken') ORDER BY window_end DESC LIMIT 1),
+    (SELECT max(finished) FROM runs WHERE monitor = monitors.monitor AND state = 'done'),
+    (SELECT finished FROM runs WHERE monitor = monitors.monitor AND state = 'done'
+        AND verdict IN ('ok', 'drift', 'broken') ORDER BY finished DESC LIMIT 1)
+FROM monitors WHERE monitor IS NOT NULL;
+
+-- name: outbox_totals
+-- By receiver and state: how many messages, and when the oldest was made.
+SELECT receiver, state, count(*), min(created) FROM outbox GROUP BY receiver, state;
+
+-- name: last_successes
+-- When each receiver last took a message.
+SELECT receiver, at FROM outbox_last_success;
+
+-- name: purge_runs
+-- Finished runs past their time, except the newest and the newest judged of each monitor.
+DELETE FROM runs WHERE state = 'done' AND finished < :before AND id NOT IN (SELECT value FROM json_each(:keep));
+
+-- name: purge_missed
+-- Missed windows older than every finished one that is kept.
+DELETE FROM runs WHERE state = 'missed' AND window_end < (
+    SELECT min(kept.window_end) FROM runs AS kept WHERE kept.monitor = runs.monitor AND kept.state = 'done');
+
+-- name: purge_episodes
+-- Closed episodes past their time, except the newest of each lane, which its cooldown may still need.
+DELETE FROM episodes WHERE closed IS NOT NULL AND stored < :before AND EXISTS (
+    SELECT 1 FROM episodes AS later WHERE later.monitor = episodes.monitor AND later.lane = episodes.lane
+        AND later.opened > episodes.opened);
+
+-- name: purge_delivered
+-- Delivered messages past their time.
+DELETE FROM outbox WHERE state = 'delivered' AND finished < :before;
