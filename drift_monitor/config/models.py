@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import Field, HttpUrl, model_validator
+from apscheduler.triggers.cron import CronTrigger
+from pydantic import AfterValidator, Field, HttpUrl, model_validator
+from pydantic_core import PydanticCustomError
 
 from drift_monitor.core.policy import (
     Alarm,
@@ -24,13 +27,27 @@ from drift_monitor.core.policy import (
 from drift_monitor.core.types import Kind
 
 _WEEKDAY = r"(mon|tue|wed|thu|fri|sat|sun)"
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+LISTEN_PATTERN = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
+
+
+def _known_zone(name: str) -> str:
+    zones = available_timezones()
+    if name not in zones:
+        close = get_close_matches(name, zones, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "use an IANA name such as Europe/Berlin"
+        raise ValueError(f"unknown time zone: {hint}")
+    return name
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class Server(Model):
     """Where /metrics and the pages are served."""
 
-    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:9877"
+    listen: Annotated[str, Field(pattern=LISTEN_PATTERN)] = "127.0.0.1:9877"
     token_file: Annotated[Path | None, Field(description="bearer token that guards all but health")] = None
     reload_endpoint: Annotated[bool, Field(description="serve POST /-/reload")] = False
     public_url: Annotated[
@@ -68,7 +85,9 @@ class Workers(Model):
 
     count: Annotated[int, Field(ge=1, le=64)] = 1
     deadline: Annotated[Duration, Field(description="a run that takes longer is killed")] = timedelta(minutes=10)
-    memory: Annotated[Size, Field(description="a run that needs more is killed")] = 2 * 2**30
+    memory: Annotated[
+        Size, Field(ge=64 * 2**20, description="a run that needs more is killed")  # less cannot even import numpy
+    ] = 2 * 2**30
     idle: Annotated[Duration, Field(description="a worker without work for this long ends")] = timedelta(minutes=1)
     grace: Annotated[Duration, Field(description="how long a stop waits for runs in progress")] = timedelta(
         seconds=20
@@ -129,7 +148,7 @@ class FilesSource(Model):
     timestamp: Annotated[
         str | None, Field(description="event-time column; without one the whole source is a window")
     ] = None
-    timezone: Annotated[str, Field(description="of timestamps that carry none")] = "UTC"
+    timezone: Annotated[TimeZone, Field(description="of timestamps that carry none")] = "UTC"
     hive: Annotated[bool, Field(description="read key=value folder names as columns")] = False
 
 
@@ -144,7 +163,7 @@ class Schedule(Model):
         str | None,
         Field(description="minute hour day month weekday; weekdays by name (mon..sun), never by number"),
     ] = None
-    timezone: str = "UTC"
+    timezone: TimeZone = "UTC"
     catch_up: Annotated[
         Literal["latest", "all"],
         Field(description="after downtime: evaluate the latest missed window, or every one"),
@@ -156,8 +175,6 @@ class Schedule(Model):
             raise ValueError("give exactly one of `every` (such as 1h) or `cron` (such as '5 * * * *')")
         if self.every is not None and self.every < timedelta(seconds=1):
             raise ValueError(f"every must be at least 1s, got {format_duration(self.every)}")
-        if self.timezone not in available_timezones():
-            raise ValueError(f"unknown time zone {self.timezone!r}: use an IANA name such as Europe/Berlin")
         if self.cron is not None:
             self._check_cron(self.cron)
         return self
@@ -172,8 +189,13 @@ class Schedule(Model):
         weekday = fields[4].lower()
         if not re.fullmatch(rf"\*|{_WEEKDAY}(-{_WEEKDAY})?(,{_WEEKDAY}(-{_WEEKDAY})?)*", weekday):
             raise ValueError(
-                f"cron weekday {fields[4]!r}: use names such as mon-fri; numbers mean different days in different tools"
+                f"cron weekday {fields[4]!r}: use names such as mon-fri, "
+                "because numbers mean different days in different tools"
             )
+        try:
+            CronTrigger.from_crontab(cron)
+        except ValueError as error:
+            raise ValueError(f"cron {cron!r}: {error}") from None
 
 
 class WindowConfig(Model):
@@ -191,7 +213,8 @@ class WindowConfig(Model):
     def _whole_buckets(self) -> Self:
         if self.length % self.bucket:
             raise ValueError(
-                f"length {format_duration(self.length)} is not a whole number of buckets of {format_duration(self.bucket)}"
+                f"length {format_duration(self.length)} is not a whole number of buckets "
+                f"of {format_duration(self.bucket)}"
             )
         return self
 
@@ -249,5 +272,6 @@ class Config(Model):
             for receiver in monitor.notify:
                 if receiver not in self.receivers:
                     known = ", ".join(self.receivers) or "none are configured"
-                    raise ValueError(f"monitors.{name}.notify: unknown receiver {receiver!r} (known: {known})")
+                    message = f"monitors.{name}.notify: unknown receiver {receiver!r} (known: {known})"
+                    raise PydanticCustomError("unknown_receiver", "{message}", {"message": message})
         return self

@@ -31,7 +31,10 @@ def parse_duration(value: object) -> timedelta:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("a duration needs a number and a unit of s, m, h, d or w, such as 90s, 15m, 1h or 1d")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    try:
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        raise ValueError("a duration this long does not fit in a calendar") from None
 
 
 def format_duration(value: timedelta) -> str:
