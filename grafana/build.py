@@ -1,0 +1,19 @@
+"""Write the dashboards' JSON files: `python grafana/build.py [FOLDER]`, by default into grafana/dashboards/."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from overview import overview
+
+FOLDER = Path(__file__).resolve().parent / "dashboards"
+DASHBOARDS = (overview,)
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    for build in DASHBOARDS:
+        dashboard = build()
+        text = json.dumps(dashboard, indent=2, ensure_ascii=False) + "\n"
+        (folder / f"{dashboard['uid']}.json").write_text(text, encoding="utf-8")
