@@ -1,0 +1,121 @@
+"""The Evidently report of one window, made in a process of its own.
+
+Evidently takes seconds and hundreds of megabytes to import, so the daemon only sends a request and waits:
+`python -m drift_monitor.actions.report` reads a `ReportRequest` from stdin and prints a `ReportResult`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from datetime import timedelta
+from pathlib import Path
+
+from drift_monitor.config.models import Monitor
+from drift_monitor.core.errors import DriftMonitorError
+from drift_monitor.core.types import Value, Window
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ReportError(DriftMonitorError):
+    """The report could not be made."""
+
+
+class ReportRequest(Value):
+    """What a report needs; travels to the child as JSON.
+
+    Attributes:
+        name: of the monitor.
+        state: the state folder; a reference built from a training file is kept below it.
+        window: the stretch of event time; None for the whole source.
+        output: the HTML file to write; replaced when there is one.
+        run: the ledger row, shown on the page.
+        first: features to show first, such as those to blame.
+    """
+
+    name: str
+    monitor: Monitor
+    state: Path
+    window: Window | None
+    output: Path
+    run: int | None = None
+    first: tuple[str, ...] = ()
+
+
+class ReportResult(Value):
+    """What was made.
+
+    Attributes:
+        path: the HTML file.
+        omitted: column -> why it is not in the report.
+    """
+
+    path: Path
+    omitted: dict[str, str] = {}
+
+
+def run_report(request: ReportRequest, deadline: timedelta) -> ReportResult:
+    """Make a report in a child process.
+
+    Args:
+        request: what to show and where to write it.
+        deadline: after this the child and all it started are killed.
+
+    Raises:
+        ReportError: the child failed or was too slow; the message has its last line.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", "drift_monitor.actions.report"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"DO_NOT_TRACK": "1"},
+        start_new_session=True,
+    )
+    try:
+        output, errors = child.communicate(request.model_dump_json().encode(), timeout=deadline.total_seconds())
+    except subprocess.TimeoutExpired:
+        raise ReportError(
+            f"the report of {request.name} was not done after {deadline.total_seconds():g} s and was stopped: "
+            f"raise monitors.{request.name}.report.deadline or lower report.rows"
+        ) from None
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+    if child.returncode:
+        lines = errors.decode(errors="replace").strip().splitlines() or [f"it ended with code {child.returncode}"]
+        raise ReportError(f"the report of {request.name} failed: {lines[-1]}")
+    return ReportResult.model_validate_json(output)
+
+
+def make_report(request: ReportRequest) -> ReportResult:
+    """Make a report in this process, importing Evidently.
+
+    Raises:
+        DriftMonitorError: the reference or the rows cannot be read.
+        OSError: the page cannot be written.
+    """
+    raise NotImplementedError
+
+
+def main() -> int:
+    """The child: a request on stdin, a result on stdout, an error as the last line of stderr."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # an orphan would go on for nobody
+    with redirect_stdout(sys.stderr):  # stdout is for the result alone
+        try:
+            result = make_report(ReportRequest.model_validate_json(sys.stdin.buffer.read()))
+        except (DriftMonitorError, OSError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    sys.stdout.write(result.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
