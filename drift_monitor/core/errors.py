@@ -5,6 +5,8 @@ Each says what is wrong, where, and with which value. `cli.py` alone turns them 
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 
 class DriftMonitorError(Exception):
     """Base of every error raised on purpose."""
@@ -32,3 +34,18 @@ class BadReferenceError(DriftMonitorError):
 
 class StoreError(DriftMonitorError):
     """The state database cannot be used."""
+
+
+class DeliveryError(DriftMonitorError):
+    """A message did not arrive.
+
+    Attributes:
+        reason: a short label for metrics: timeout, connect, tls, blocked, protocol, status_4xx, status_5xx,
+            redirect, gone (the receiver wants no more messages), config or internal.
+        retry_after: how long the receiver asked to wait.
+    """
+
+    def __init__(self, message: str, reason: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
