@@ -7,6 +7,7 @@ The package's files are read where they lie and the package itself is never impo
 from __future__ import annotations
 
 import zipfile
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
@@ -66,15 +67,15 @@ def load_flights() -> pd.DataFrame:
     return frame.sort_values([TIMESTAMP, IDENTIFIER], ignore_index=True)
 
 
-def between(frame: pd.DataFrame, start: str, end: str) -> pd.DataFrame:
-    """Rows whose scheduled departure is in `[start, end)`, both ISO 8601 with an offset."""
+def between(frame: pd.DataFrame, start: datetime, end: datetime) -> pd.DataFrame:
+    """Rows whose scheduled departure is in `[start, end)`."""
     times = frame[TIMESTAMP]
-    return frame[(times >= pd.Timestamp(start)) & (times < pd.Timestamp(end))].reset_index(drop=True)
+    return frame[(times >= start) & (times < end)].reset_index(drop=True)
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
     """The same rows as plain Arrow types, without pandas' metadata: the bytes of a file then say only the data."""
-    return pa.Table.from_pandas(frame, schema=_schema(frame), preserve_index=False)
+    return pa.Table.from_pandas(frame, schema=_schema(frame), preserve_index=False).replace_schema_metadata()
 
 
 def _schema(frame: pd.DataFrame) -> pa.Schema:

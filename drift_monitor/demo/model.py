@@ -34,9 +34,11 @@ class DelayModel:
 
     def _encode(self, flights: pd.DataFrame) -> pd.DataFrame:
         """Categories the model never saw become missing values, which the trees accept."""
-        return flights[list(FEATURES)].assign(
-            **{name: pd.Categorical(flights[name], categories=known) for name, known in self._categories.items()}
-        )
+        known = {
+            name: pd.Categorical(flights[name].where(flights[name].isin(categories)), categories=categories)
+            for name, categories in self._categories.items()
+        }
+        return flights[list(FEATURES)].assign(**known)
 
 
 def cross_fitted_scores(training: pd.DataFrame, folds: int = 5) -> NDArray[np.float64]:

