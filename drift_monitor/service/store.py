@@ -305,12 +305,21 @@ class Store:
             count_request(db, delivery, seconds, reason)
             db.run("retry_at", id=delivery, when=_stamp(when), error=error)
 
-    def bury(self, delivery: int, error: str, reason: str, seconds: float) -> None:
-        """Record a failed attempt after which the message is dead: kept, counted, replayable."""
+    def bury(
+        self, delivery: int, error: str, reason: str, seconds: float, *, disable_at: datetime | None = None
+    ) -> None:
+        """Record a failed attempt after which the message is dead: kept, counted, replayable.
+
+        With `disable_at` (the time now) its receiver is disabled too, with `error` as the reason.
+        """
         with self._database.transaction() as db:
             receiver = count_request(db, delivery, seconds, reason)
             dead = db.run("bury", id=delivery, error=error).rowcount
-            if receiver is not None and dead:
+            if receiver is None:
+                return
+            if disable_at is not None:
+                dead += _disable(db, receiver, disable_at, error)
+            if dead:
                 count(db, "outbox_dead_letters_total", {"receiver": receiver}, dead)
 
     def disable_receiver(self, receiver: str, now: datetime, reason: str) -> int:
@@ -320,8 +329,7 @@ class Store:
             How many waiting messages died.
         """
         with self._database.transaction() as db:
-            db.run("disable_receiver", receiver=receiver, now=_stamp(now), reason=reason)
-            dead = db.run("bury_all", receiver=receiver, reason=reason).rowcount
+            dead = _disable(db, receiver, now, reason)
             if dead:
                 count(db, "outbox_dead_letters_total", {"receiver": receiver}, dead)
         return dead
@@ -461,6 +469,11 @@ def _put_message(db: Database, receiver: str, message: Message, body: bytes, now
     ).fetchall()
     if new == [("dead",)]:  # its receiver is disabled
         count(db, "outbox_dead_letters_total", {"receiver": receiver})
+
+
+def _disable(db: Database, receiver: str, now: datetime, reason: str) -> int:
+    db.run("disable_receiver", receiver=receiver, now=_stamp(now), reason=reason)
+    return db.run("bury_all", receiver=receiver, reason=reason).rowcount
 
 
 def _delivery(
