@@ -152,7 +152,7 @@ class Quality(Model):
 
     Attributes:
         null_rate, unseen, out_of_range, constant: per feature; shares of rows.
-        duplicates: share of rows whose id was seen before in the window.
+        duplicates: share of rows whose id was seen before in the window; inferred when absent.
         min_rows, max_rows: volume of a window.
         freshness: the newest event may be this old at the window's end.
         disable: checks that are not made.
@@ -162,7 +162,7 @@ class Quality(Model):
     unseen: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     out_of_range: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     constant: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    duplicates: Annotated[float, Field(ge=0, le=1)] = 0.01
+    duplicates: Annotated[float | None, Field(ge=0, le=1)] = None
     min_rows: Annotated[int | None, Field(ge=0)] = None
     max_rows: Annotated[int | None, Field(ge=1)] = None
     freshness: Duration | None = None

@@ -192,7 +192,8 @@ class Episode(Value):
         id: derived from monitor, lane and the window that opened it, so a re-run gives the same one.
         opened, updated, closed: ends of the windows at which that happened (event time).
         reminded: end of the window of the last message about it.
-        worst: the largest score/threshold seen while open; escalation compares with it.
+        worst: the largest severity that a message has told of (score/threshold, or the number of failed quality
+            expectations); escalation compares with it.
         features: those to blame at the last window that failed, most drifted first.
     """
 
