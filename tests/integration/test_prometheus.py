@@ -1,0 +1,309 @@
+"""A real Prometheus scrapes drift-monitor's metrics, loads our rules and answers every query of the dashboards."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DASHBOARDS = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
+PATIENCE = 25  # seconds until something that must happen is given up
+
+# Queries that may rightly be empty in this scenario: (dashboard uid, panel or annotation) -> why.
+MAY_BE_EMPTY = {}
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed"),
+]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, probe):
+    """Repeat `probe` until it returns something true."""
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        if found := probe():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"waited {PATIENCE} s for {what}")
+
+
+def exposition(now):
+    """What a daemon with a drifted, a broken and a silent monitor exports."""
+    daemon = {
+        'build_info{version="0.1.0",revision="",python_version="3.11"}': 1,
+        "config_last_reload_successful": 1,
+        "config_last_reload_success_timestamp_seconds": now - 600,
+        "metrics_suppressed_series": 0,
+        'outbox_messages{receiver="oncall"}': 1,
+        'outbox_oldest_message_timestamp_seconds{receiver="oncall"}': now - 4000,
+        'outbox_dead_letters_total{receiver="oncall"}': 2,
+        'webhook_requests_total{receiver="oncall"}': 9,
+        'webhook_request_failures_total{receiver="oncall",reason="status"}': 3,
+    }
+    monitors = {
+        'monitor_info{M,model="delay",model_version="1",owner="ops"}': (1, 1, 1),
+        'reference_info{M,version="v1",sha256="ab"}': (1, 1, 1),
+        "reference_loaded_timestamp_seconds{M}": (now - 600, now - 600, now - 600),
+        "run_interval_seconds{M}": (3600, 3600, 3600),
+        "runs_total{M}": (5, 5, 5),
+        "run_last_success_timestamp_seconds{M}": (now - 60, now - 60, None),
+        "window_start_timestamp_seconds{M}": (now - 90000, now - 90000, None),
+        "newest_event_timestamp_seconds{M}": (now - 4000, now - 4000, None),
+        "window_rows{M}": (1500, 1500, None),
+        "features{M}": (2, 2, None),
+        "features_drifted{M}": (1, 0, None),
+        "drift_score{M}": (0.5, 0.1, None),
+        "drift_score_threshold{M}": (0.2, 0.2, None),
+        "drift_detected{M}": (1, 0, None),
+        "data_quality_failed{M}": (0, 1, None),
+        'feature_drift_score{M,feature="distance",method="ks"}': (0.5, 0.1, None),
+        'feature_drift_score_threshold{M,feature="distance",method="ks"}': (0.2, 0.2, None),
+        'feature_null_ratio{M,feature="distance"}': (0.01, 0.4, None),
+    }
+    lines = [f"drift_monitor_{series} {value}" for series, value in daemon.items()]
+    for series, values in monitors.items():
+        for monitor, value in zip(("drifted", "broken", "silent"), values, strict=True):
+            if value is not None:
+                lines.append(
+                    f"drift_monitor_{series.replace('M', f'monitor={chr(34)}{monitor}{chr(34)}', 1)} {value}"
+                )
+    return "\n".join(lines) + "\n"
+
+
+class Metrics(BaseHTTPRequestHandler):
+    """Serves the exposition under /metrics."""
+
+    def do_GET(self):
+        body = exposition(self.server.started).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def target():
+    """Address of the daemon's metrics."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metrics)
+    server.started = time.time()
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Prometheus:
+    """The HTTP API of a running server."""
+
+    def __init__(self, port):
+        self.base = f"http://127.0.0.1:{port}"
+
+    def get(self, path, **parameters):
+        """The `data` of an answer.
+
+        Raises:
+            AssertionError: the server refuses the query; the message is the server's own.
+        """
+        url = f"{self.base}/api/v1/{path}?{urlencode(parameters, doseq=True)}"
+        try:
+            with urlopen(url, timeout=10) as response:
+                return json.load(response)["data"]
+        except HTTPError as error:
+            raise AssertionError(f"{parameters}: {error.read().decode()}") from None
+
+    def ready(self):
+        try:
+            with urlopen(f"{self.base}/-/ready", timeout=5) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    def rules_evaluated_after(self, when):
+        groups = self.get("rules")["groups"]
+        return all(datetime.fromisoformat(group["lastEvaluation"]).timestamp() > when for group in groups)
+
+    def instant(self, expr):
+        return self.get("query", query=expr)["result"]
+
+    def over_time(self, expr, start):
+        return self.get("query_range", query=expr, start=start, end=time.time(), step=1)["result"]
+
+
+@pytest.fixture(scope="module")
+def prometheus(target, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prometheus")
+    config = {
+        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+        "rule_files": [str(ROOT / "alerts" / "drift-monitor.rules.yml")],
+        "scrape_configs": [{"job_name": "drift-monitor", "static_configs": [{"targets": [target]}]}],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    port = free_port()
+    command = [
+        "prometheus",
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+        f"--web.external-url=http://127.0.0.1:{port}/",
+        "--log.level=warn",
+    ]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            server = Prometheus(port)
+            wait_for("Prometheus to be ready", lambda: process.poll() is None and server.ready())
+            # Two samples of everything: rates need them.
+            wait_for("two scrapes", lambda: server.instant("count_over_time(drift_monitor_build_info[1m]) > 2"))
+            scraped = time.time()
+            # A second more: alerts read what the recording rules wrote.
+            wait_for("the rules", lambda: server.rules_evaluated_after(scraped + 1))
+            server.started = time.time() - 5
+            yield server
+        finally:
+            process.terminate()
+
+
+def test_the_target_is_up(prometheus):
+    [active] = prometheus.get("targets")["activeTargets"]
+    assert active["health"] == "up", active["lastError"]
+    assert active["labels"]["job"] == "drift-monitor"
+
+
+def test_every_rule_evaluates(prometheus):
+    rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert len(rules) >= 15
+    assert {(rule["name"], rule["health"], rule.get("lastError")) for rule in rules} == {
+        (rule["name"], "ok", None) for rule in rules
+    }
+
+
+def test_the_drift_alert_fires_and_names_the_feature(prometheus):
+    firing = {
+        alert["labels"]["monitor"]: alert
+        for alert in prometheus.get("alerts")["alerts"]
+        if alert["labels"]["alertname"] == "DriftMonitorDrift" and alert["state"] == "firing"
+    }
+    assert set(firing) == {"drifted"}
+    assert "distance (2.50)" in firing["drifted"]["annotations"]["description"]
+
+
+def test_only_what_is_wrong_fires(prometheus):
+    firing = {
+        (alert["labels"]["alertname"], alert["labels"].get("monitor", alert["labels"].get("receiver")))
+        for alert in prometheus.get("alerts")["alerts"]
+        if alert["state"] == "firing"
+    }
+    assert firing == {
+        ("DriftMonitorDrift", "drifted"),
+        ("DriftMonitorDataQuality", "broken"),
+        ("DriftMonitorNeverSucceeded", "silent"),
+        ("DriftMonitorOutboxBacklog", "oncall"),
+        ("DriftMonitorWatchdog", None),
+    }
+
+
+def substituted(text):
+    """A query as Grafana sends it with everything selected."""
+    for name, value in {
+        "job": ".+",
+        "instance": ".+",
+        "monitor": ".+",
+        "__range": "1m",
+        "__rate_interval": "5s",
+    }.items():
+        text = re.sub(rf"\$(?:{name}\b|\{{{name}\}})", value, text)
+    assert "$" not in text, f"a variable is left over: {text}"
+    return text
+
+
+def everything_asked():
+    """(where, how, query) for every query of every dashboard."""
+    for file in DASHBOARDS:
+        dashboard = json.loads(file.read_text(encoding="utf-8"))
+        uid = dashboard["uid"]
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                how = "instant" if target["instant"] else "range"
+                yield pytest.param(
+                    (uid, panel["title"]), how, target["expr"], id=f"{panel['title']}-{target['refId']}"
+                )
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                yield pytest.param(
+                    (uid, variable["name"]),
+                    "values",
+                    variable["query"]["query"],
+                    id=f"variable-{variable['name']}",
+                )
+        for annotation in dashboard["annotations"]["list"]:
+            yield pytest.param(
+                (uid, annotation["name"]), "range", annotation["expr"], id=f"annotation-{annotation['name']}"
+            )
+
+
+@pytest.mark.parametrize(("where", "how", "text"), list(everything_asked()))
+def test_a_dashboard_query_answers(prometheus, where, how, text):
+    text = substituted(text)
+    if how == "values":
+        series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", text).groups()
+        answer = prometheus.get(f"label/{label}/values", **{"match[]": series})
+    elif how == "instant":
+        answer = prometheus.instant(text)
+    else:
+        answer = prometheus.over_time(text, prometheus.started)
+    assert answer or where in MAY_BE_EMPTY, text
+
+
+def test_the_list_of_empty_panels_is_short():
+    assert len(MAY_BE_EMPTY) <= 5
+
+
+def test_the_tiles_count_what_is_wrong(prometheus):
+    dashboard = json.loads((ROOT / "grafana" / "dashboards" / "drift-monitor-overview.json").read_text())
+    shown = {}
+    for panel in dashboard["panels"]:
+        if panel["type"] == "stat":
+            [sample] = prometheus.instant(substituted(panel["targets"][0]["expr"]))
+            shown[panel["title"]] = float(sample["value"][1])
+    assert shown == {
+        "Drifted": 1,
+        "Broken data": 1,
+        "Stale": 1,
+        "Deliveries failing": 1,
+        "Messages given up": 0,
+        "Daemons down": 0,
+    }
+
+
+def test_the_state_of_each_monitor(prometheus):
+    dashboard = json.loads((ROOT / "grafana" / "dashboards" / "drift-monitor-overview.json").read_text())
+    [timeline] = [panel for panel in dashboard["panels"] if panel["type"] == "state-timeline"]
+    samples = prometheus.instant(substituted(timeline["targets"][0]["expr"]))
+    assert {sample["metric"]["monitor"]: float(sample["value"][1]) for sample in samples} == {
+        "drifted": 1,
+        "broken": 2,
+        "silent": 4,
+    }
