@@ -128,15 +128,18 @@ def _fold(specs: Sequence[Spec], batch: pa.RecordBatch, times: Ints | None, id_c
 
 
 def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.dictionary_decode()
     a = np.sort(numbers(column))
-    low, high, nan = np.searchsorted(a, (-math.inf, math.inf, math.nan), "left")
+    high, nan = np.searchsorted(a, (math.inf, math.nan), "left")
     low = np.searchsorted(a, -math.inf, "right")
     neg_inf, pos_inf, nans = int(low), int(nan - high), int(len(a) - nan)
     a = a[low:high]
     edges = spec.edges
     if column.type == pa.float32():
         # the same decimal number, written as a float32, must still meet its edge
-        edges = edges.astype(np.float32).astype(np.float64)
+        with np.errstate(over="ignore"):  # an edge past the largest float32 is past every value
+            edges = edges.astype(np.float32).astype(np.float64)
     bounds = np.empty(2 * len(edges) + 2, np.int64)
     bounds[0], bounds[-1] = 0, len(a)
     bounds[1:-1:2] = np.searchsorted(a, edges, "left")
@@ -145,12 +148,13 @@ def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
     counts = np.diff(bounds)
     if not len(a):
         return NumericProfile(counts, np.zeros_like(counts), 0, 0, column.null_count, nans, pos_inf, neg_inf)
-    # scaled before the subtraction, so that values near the largest float do not overflow into infinities
-    q = (
-        np.rint(a / spec.unit - spec.origin / spec.unit)
-        if spec.unit > 1
-        else np.rint((a - spec.origin) / spec.unit)
-    )
+    # a large unit divides before the subtraction, so that values near the largest float do not overflow there;
+    # a small unit may make infinities, which count as saturated
+    with np.errstate(over="ignore"):
+        if spec.unit > 1:
+            q = np.rint(a / spec.unit - spec.origin / spec.unit)
+        else:
+            q = np.rint((a - spec.origin) / spec.unit)
     saturated = int(np.searchsorted(q, -_LIMIT, "left") + len(q) - np.searchsorted(q, _LIMIT, "right"))
     if saturated:
         q = np.clip(q, -_LIMIT, _LIMIT)
@@ -160,9 +164,9 @@ def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
     tail = q - head * _SPLIT
     hh, ht, tt = (int(np.einsum("i,i->", x, y)) for x, y in ((head, head), (head, tail), (tail, tail)))
     squares = (hh << 34) + (ht << 18) + tt
-    return NumericProfile(
-        counts, sums, squares, saturated, column.null_count, nans, pos_inf, neg_inf, float(a[0]), float(a[-1])
-    )
+    # adding 0.0 turns -0.0 into 0.0, so that the bits do not depend on which of the two came first
+    extremes = float(a[0]) + 0.0, float(a[-1]) + 0.0
+    return NumericProfile(counts, sums, squares, saturated, column.null_count, nans, pos_inf, neg_inf, *extremes)
 
 
 def _fold_categorical(spec: CategoricalSpec, column: pa.Array) -> CategoricalProfile:
@@ -176,7 +180,8 @@ def _fold_categorical(spec: CategoricalSpec, column: pa.Array) -> CategoricalPro
             unseen[name] = count
         else:
             counts[at] += count
-    return CategoricalProfile(counts, other, bounded(unseen), column.null_count)
+    # not column.null_count, which misses a null that stands in a dictionary
+    return CategoricalProfile(counts, other, bounded(unseen), len(column) - int(counts.sum()) - other)
 
 
 def numbers(column: pa.Array) -> Floats:
@@ -194,34 +199,39 @@ def numbers(column: pa.Array) -> Floats:
 
 
 def microseconds(column: pa.Array) -> Ints:
-    """Timestamps as microseconds since 1970 UTC; finer digits are cut. The column has no nulls."""
+    """Timestamps as microseconds since 1970 UTC, for a column without nulls.
+
+    Finer digits are cut; times that do not fit (past the year 290,000) become the farthest that does.
+    """
     t = column.type
     if pa.types.is_date32(t):
-        return np.asarray(column.cast(pa.int32()).to_numpy(), np.int64) * 86_400_000_000
+        return _times(np.asarray(column.cast(pa.int32()).to_numpy(), np.int64), 86_400_000_000)
     if pa.types.is_date64(t):
-        return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64) * 1000
+        return _times(np.asarray(column.cast(pa.int64()).to_numpy(), np.int64), 1000)
     raw = np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), np.int64)
-    if t.unit == "ns":
-        return raw // 1000
-    return raw * {"s": 1_000_000, "ms": 1000, "us": 1}[t.unit]
+    return raw // 1000 if t.unit == "ns" else _times(raw, {"s": 1_000_000, "ms": 1000, "us": 1}[t.unit])
+
+
+def _times(raw: Ints, factor: int) -> Ints:
+    most = (2**63 - 1) // factor
+    return np.clip(raw, -most, most) * factor
 
 
 def category_counts(column: pa.Array) -> dict[str, int]:
     """Rows by category of a text, boolean or integer column; nulls are left out."""
-    if pa.types.is_null(column.type):
+    if pa.types.is_null(column.type) or not len(column):
         return {}
     if not isinstance(column.type, pa.DictionaryType):
-        if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
-            column = pc.cast(column, pa.string())
         column = column.dictionary_encode()
     codes = column.indices.drop_null() if column.null_count else column.indices
-    counts = np.bincount(np.asarray(codes.to_numpy(zero_copy_only=False)), minlength=len(column.dictionary))
+    counts = np.bincount(codes.to_numpy(zero_copy_only=False).astype(np.int64), minlength=len(column.dictionary))
     used = np.flatnonzero(counts)
-    values = column.dictionary.take(pa.array(used))
-    if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
+    values = column.dictionary
+    if not pa.types.is_large_string(values.type):  # integers and booleans as text; views have no take
         values = pc.cast(values, pa.string())
+    values = values.take(pa.array(used))
     found: dict[str, int] = {}
-    for raw, count in zip(values.cast(pa.binary()).to_pylist(), counts[used].tolist(), strict=True):
+    for raw, count in zip(values.cast(pa.large_binary()).to_pylist(), counts[used].tolist(), strict=True):
         if raw is not None:
             name = category_name(raw)
             found[name] = found.get(name, 0) + count
@@ -254,5 +264,7 @@ def hash_ids(column: pa.Array) -> npt.NDArray[np.uint64]:
         return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
     from pandas.util import hash_array  # noqa: PLC0415  only logs with text ids pay for the import
 
-    texts = pc.cast(column, pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+    t = pa.types
+    binary = t.is_binary(column.type) or t.is_large_binary(column.type) or t.is_fixed_size_binary(column.type)
+    texts = column if binary else pc.cast(pc.cast(column, pa.large_string()), pa.large_binary())
     return np.asarray(hash_array(texts.to_numpy(zero_copy_only=False), categorize=False), np.uint64)

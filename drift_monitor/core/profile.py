@@ -87,10 +87,14 @@ class NumericSpec:
         if not exact:
             rank = np.ceil(np.linspace(0, 1, edges + 1) * len(a)).astype(np.int64) - 1
             distinct = np.unique(a[np.maximum(rank, 0)])
-        origin = float(a[len(a) // 2])
+        low, origin, high = float(a[0]), float(a[len(a) // 2]), float(a[-1])
         # halved before the subtraction, so that a range near the largest float does not overflow
-        reach = 2 * max(a[-1] / 2 - origin / 2, origin / 2 - a[0] / 2, abs(origin) * 2**-53, 2.0**-1000)
-        unit = 2.0 ** min(math.ceil(math.log2(min(reach, 2.0**1023) / _RANGE)), 1000)
+        half = max(high / 2 - origin / 2, origin / 2 - low / 2)
+        if low == high:
+            # nothing to resolve in the reference: leave room for live values far away from it
+            half = min(max(abs(origin), 1.0) * 2.0**12, 2.0**1023)
+        half = max(half, abs(origin) * 2**-53, 2.0**-1000)
+        unit = 2.0 ** min(math.ceil(math.log2(half / (_RANGE // 2))), 1000)
         return cls(name, distinct, origin, unit, exact, kind, role)
 
 
@@ -272,31 +276,59 @@ class Ids:
     """Hashes of row ids: all of them, or the share whose highest `level` bits are zero.
 
     The level is the lowest at which no more than `IDS_KEPT` remain: it depends on the rows, not on their order.
+
+    Attributes:
+        hashes: distinct, rising, shape (d,).
+        counts: rows a hash, shape (d,).
+        level: how many leading bits are zero in every hash kept.
+        rows: all rows with an id, kept or not.
     """
 
     hashes: npt.NDArray[np.uint64]
+    counts: Ints
     level: int = 0
+    rows: int = 0
 
     @classmethod
-    def of(cls, hashes: npt.NDArray[np.uint64], level: int = 0) -> Self:
-        """Keep what fits."""
-        while len(hashes) > IDS_KEPT and level < 63:
+    def of(cls, hashes: npt.NDArray[np.uint64]) -> Self:
+        """Keep what fits of one hash a row."""
+        distinct, counts = np.unique(hashes, return_counts=True)
+        return cls.fitting(distinct, counts.astype(np.int64), 0, len(hashes))
+
+    @classmethod
+    def fitting(cls, hashes: npt.NDArray[np.uint64], counts: Ints, level: int, rows: int) -> Self:
+        """Raise the level until what remains fits."""
+        while True:
+            kept = int(np.searchsorted(hashes, np.uint64(1 << (64 - level)))) if level else len(hashes)
+            hashes, counts = hashes[:kept], counts[:kept]
+            if kept <= IDS_KEPT or level == 63:
+                return cls(hashes, counts, level, rows)
             level += 1
-            hashes = hashes[hashes >> np.uint64(64 - level) == 0]
-        return cls(hashes, level)
 
     def merge(self, other: Self) -> Self:
         """Both, in any order."""
-        level = max(self.level, other.level)
         both = np.concatenate((self.hashes, other.hashes))
-        if level:
-            both = both[both >> np.uint64(64 - level) == 0]
-        return self.of(both, level)
+        order = np.argsort(both, kind="stable")  # two sorted runs: linear time
+        both = both[order]
+        first = np.flatnonzero(np.concatenate(([True], both[1:] != both[:-1]))[: len(both)])
+        counts = np.concatenate((self.counts, other.counts))[order]
+        counts = np.add.reduceat(counts, first) if len(first) else counts
+        return self.fitting(both[first], counts, max(self.level, other.level), self.rows + other.rows)
 
     @property
     def duplicate_share(self) -> float:
-        """Share of rows whose id stands on another row before: exact at level 0, an estimate above."""
-        return 1 - len(np.unique(self.hashes)) / len(self.hashes) if len(self.hashes) else 0.0
+        """Share of rows whose id stands on another row before: exact at level 0, an estimate above.
+
+        Above level 0 the rows kept tell the share unless a few ids fill many rows, since those ids are most
+        likely not among the kept; then the estimated number of distinct ids tells it, less 4 standard errors.
+        """
+        distinct, kept = len(self.hashes), int(self.counts.sum())
+        share = 1 - distinct / kept if kept else 0.0
+        if not self.level:
+            return share
+        estimate = distinct * 2.0**self.level
+        error = math.sqrt(max(distinct, 1)) * 2.0**self.level
+        return max(share, 1 - (estimate + 4 * error) / self.rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -216,8 +216,8 @@ def _number(spec: NumericSpec, value: float) -> str:
 
 def _whole_window(current: Profile, expected: Expectations, window: Window) -> list[QualityResult]:
     results = []
-    if current.rows and current.ids is not None and len(current.ids.hashes) and expected.duplicates is not None:
-        share, n = current.ids.duplicate_share, len(current.ids.hashes)
+    if current.rows and current.ids is not None and current.ids.rows and expected.duplicates is not None:
+        share, n = current.ids.duplicate_share, current.ids.rows
         most = expected.duplicates.at(n)
         message = f"{share:.2%} of the rows repeat an id of the same window; at most {most:.2%} are expected"
         results.append(
