@@ -1,4 +1,4 @@
-"""Delivers what the store holds for receivers: at least once, in order within a group, one id over all attempts."""
+"""Delivers what the store holds: at least once, in order within a group, with one id over all attempts."""
 
 from __future__ import annotations
 
