@@ -1,7 +1,7 @@
 """Evidently's own tests by name (`evidently:<name>`), on two row samples.
 
 Importing Evidently takes seconds and hundreds of megabytes, so this runs in a child process or a command, never
-in the daemon. `TESTS` says what each test is without that import.
+in the daemon. `EVIDENTLY_TESTS` says what each test is without that import.
 
 Two oddities are Evidently's and are kept, because a user who asks for a test by its name wants that test: `mannw`
 is one-sided (small when live values tend to be larger), and `z` compares the share of the alphabetically first
@@ -74,7 +74,7 @@ def _categorical(threshold: float, *, max_rows: int | None = None, equal_sizes: 
 
 _DISTANCE: Final = EvidentlyTest(numeric=True, categorical=True, is_p_value=False, threshold=0.1)
 
-TESTS: Final[Mapping[str, EvidentlyTest]] = {
+EVIDENTLY_TESTS: Final[Mapping[str, EvidentlyTest]] = {
     "anderson": _numeric(0.9),
     "chisquare": _categorical(0.95),
     "cramer_von_mises": _numeric(0.9),
@@ -109,7 +109,8 @@ def evidently_statistics(
     """Run Evidently's tests on some features.
 
     Args:
-        requested: feature -> names of tests, with or without the `evidently:` prefix.
+        requested: feature -> names of tests, with or without the `evidently:` prefix. A test that is not for the
+            feature's kind is passed over, since a policy names tests for all features at once.
         reference_sample: rows the model was trained on.
         current_sample: live rows. Their order is of no weight, except that thinning (see `EvidentlyTest`)
             takes evenly spaced ones.
@@ -121,12 +122,15 @@ def evidently_statistics(
         feature -> name as it was requested -> result.
 
     Raises:
-        ValueError: a test has no answer and there is no `on_failure`; the message names feature and test.
+        ValueError: there is no such test, or one has no answer and there is no `on_failure`; the message names
+            feature and test.
     """
     results: dict[str, dict[str, StatResult]] = {}
     for feature, names in requested.items():
         results[feature] = {}
         for name in names:
+            if not find_test(name).takes(kinds[feature]):
+                continue
             try:
                 results[feature][name] = evidently_statistic(
                     name, kinds[feature], _column(reference_sample, feature), _column(current_sample, feature)
@@ -156,7 +160,10 @@ def evidently_statistic(name: str, kind: Kind, reference: pa.ChunkedArray, curre
     Raises:
         ValueError: no such test, not for this kind, or the test has no answer on these values.
     """
-    test = find_test(name, kind)
+    test = find_test(name)
+    if not test.takes(kind):
+        usable = ", ".join(known for known, candidate in EVIDENTLY_TESTS.items() if candidate.takes(kind))
+        raise ValueError(f"Evidently's test {name!r} is not for {kind} features; those are {usable}")
     sides = [_values(side, kind) for side in (reference, current)]
     for which, values in zip(("reference", "current"), sides, strict=True):
         if len(values) < 2:
@@ -179,18 +186,15 @@ def evidently_statistic(name: str, kind: Kind, reference: pa.ChunkedArray, curre
     return StatResult(statistic=1 - p, p_value=p)
 
 
-def find_test(name: str, kind: Kind) -> EvidentlyTest:
-    """What is known of a test, if it can be used on a feature of this kind.
+def find_test(name: str) -> EvidentlyTest:
+    """What is known of a test, by its name with or without the `evidently:` prefix.
 
     Raises:
-        ValueError: no such test, or not for this kind; the message lists those that are.
+        ValueError: there is no such test; the message lists those that there are.
     """
-    test = TESTS.get(name.removeprefix(PREFIX))
-    usable = ", ".join(known for known, candidate in TESTS.items() if candidate.takes(kind))
+    test = EVIDENTLY_TESTS.get(name.removeprefix(PREFIX))
     if test is None:
-        raise ValueError(f"Evidently has no test {name!r}; for {kind} features it has {usable}")
-    if not test.takes(kind):
-        raise ValueError(f"Evidently's test {name!r} is not for {kind} features; those are {usable}")
+        raise ValueError(f"Evidently has no test {name!r}; it has {', '.join(EVIDENTLY_TESTS)}")
     return test
 
 

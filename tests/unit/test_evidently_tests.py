@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from drift_monitor.evidently_tests import TESTS, evidently_statistic, evidently_statistics, find_test
+from drift_monitor.evidently_tests import EVIDENTLY_TESTS, evidently_statistic, evidently_statistics, find_test
 
 RNG = np.random.default_rng(7)
 NORMAL = RNG.normal(0, 1, 900)
@@ -36,25 +36,25 @@ def test_the_table_names_every_test_of_the_installed_package_with_its_kinds_and_
         for name, by_type in registry._registered_stat_tests.items()
         if not name.endswith("text_content_drift")
     }
-    assert set(TESTS) == set(installed)
-    assert len(TESTS) == 18
-    for name, test in TESTS.items():
+    assert set(EVIDENTLY_TESTS) == set(installed)
+    assert len(EVIDENTLY_TESTS) == 18
+    for name, test in EVIDENTLY_TESTS.items():
         assert test.numeric == (ColumnType.Numerical in installed[name]), name
         assert test.categorical == (ColumnType.Categorical in installed[name]), name
         theirs = next(iter(installed[name].values())).default_threshold
         assert test.threshold == pytest.approx(1 - theirs if test.is_p_value else theirs), name
 
 
-@pytest.mark.parametrize("name", [name for name, test in TESTS.items() if test.numeric])
+@pytest.mark.parametrize("name", [name for name, test in EVIDENTLY_TESTS.items() if test.numeric])
 def test_numeric_tests_tell_a_shift_from_none(name: str) -> None:
     reference = numbers(NORMAL)
     same = evidently_statistic(name, "numeric", reference, reference)
     moved = evidently_statistic(name, "numeric", reference, numbers(SHIFTED))
-    assert same.statistic <= TESTS[name].threshold < moved.statistic
-    assert (moved.p_value is None) != TESTS[name].is_p_value
+    assert same.statistic <= EVIDENTLY_TESTS[name].threshold < moved.statistic
+    assert (moved.p_value is None) != EVIDENTLY_TESTS[name].is_p_value
 
 
-@pytest.mark.parametrize("name", [name for name, test in TESTS.items() if test.categorical])
+@pytest.mark.parametrize("name", [name for name, test in EVIDENTLY_TESTS.items() if test.categorical])
 @pytest.mark.parametrize("kind", ["categorical", "boolean"])
 def test_categorical_tests_tell_a_change_of_shares_from_none(name: str, kind: str) -> None:
     if kind == "categorical" and name == "fisher_exact":
@@ -63,7 +63,7 @@ def test_categorical_tests_tell_a_change_of_shares_from_none(name: str, kind: st
         reference, current = (COLOURS, RECOLOURED) if kind == "categorical" else (FLAGS, REFLAGGED)
     same = evidently_statistic(name, kind, reference, reference)
     moved = evidently_statistic(name, kind, reference, current)
-    assert same.statistic <= TESTS[name].threshold < moved.statistic
+    assert same.statistic <= EVIDENTLY_TESTS[name].threshold < moved.statistic
 
 
 def test_numbers_equal_scipy() -> None:
@@ -95,9 +95,9 @@ def test_datetimes_count_as_seconds() -> None:
 
 @pytest.mark.parametrize("name", ["empirical_mmd", "TVD"])
 def test_tests_that_permute_repeat_their_answer_and_leave_numpys_state_alone(name: str) -> None:
-    kind = "numeric" if TESTS[name].numeric else "categorical"
+    kind = "numeric" if EVIDENTLY_TESTS[name].numeric else "categorical"
     slight = numbers(NORMAL[:600] + 0.08)
-    sides = (numbers(NORMAL), slight) if TESTS[name].numeric else (COLOURS, COLOURS.slice(50))
+    sides = (numbers(NORMAL), slight) if EVIDENTLY_TESTS[name].numeric else (COLOURS, COLOURS.slice(50))
     before = np.random.get_state()  # noqa: NPY002 - the state that must be kept
     first = evidently_statistic(name, kind, *sides)
     after = np.random.get_state()  # noqa: NPY002 - the state that must be kept
@@ -142,14 +142,30 @@ def test_results_keep_the_names_that_were_asked_for_and_failures_are_told() -> N
 def test_too_few_values_and_wrong_names_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="the current sample has 1 usable values; at least 2 are needed"):
         evidently_statistic("ks", "numeric", numbers(NORMAL), numbers([1.0, None]))
-    with pytest.raises(ValueError, match=r"has no test 'kss'; for numeric features it has anderson, cr"):
-        find_test("kss", "numeric")
-    with pytest.raises(ValueError, match=r"'evidently:ks' is not for categorical features; those are chi"):
-        find_test("evidently:ks", "categorical")
+    with pytest.raises(
+        ValueError, match=r"has no test 'evidently:kss'; it has anderson, chisquare, cramer_von_mises"
+    ):
+        find_test("evidently:kss")
+    with pytest.raises(
+        ValueError, match=r"'ks' is not for categorical features; those are chisquare, fisher_exact"
+    ):
+        evidently_statistic("ks", "categorical", COLOURS, RECOLOURED)
+
+
+def test_a_test_is_passed_over_where_it_is_not_for_the_kind() -> None:
+    reference = pa.table({"x": NORMAL[:400], "c": COLOURS})
+    wanted = ("evidently:ks", "evidently:chisquare")
+    results = evidently_statistics(
+        {"x": wanted, "c": wanted}, reference, reference, {"x": "numeric", "c": "categorical"}
+    )
+    assert {feature: list(found) for feature, found in results.items()} == {
+        "x": ["evidently:ks"],
+        "c": ["evidently:chisquare"],
+    }
 
 
 def test_twenty_thousand_categories_are_bearable() -> None:
     many = pa.chunked_array([[f"c{i}" for i in range(20_000)]])
     other = pa.chunked_array([[f"c{i}" for i in range(10_000, 30_000)]])
     for name in ("chisquare", "psi", "jensenshannon"):
-        assert evidently_statistic(name, "categorical", many, other).statistic > TESTS[name].threshold
+        assert evidently_statistic(name, "categorical", many, other).statistic > EVIDENTLY_TESTS[name].threshold
