@@ -45,7 +45,11 @@ TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class Server(Model):
-    """Where /metrics and the pages are served."""
+    """Where /metrics and the pages are served.
+
+    Attributes:
+        listen: host:port; other machines can reach it only when a `token_file` guards it.
+    """
 
     listen: Annotated[str, Field(pattern=LISTEN_PATTERN)] = "127.0.0.1:9877"
     token_file: Annotated[Path | None, Field(description="bearer token that guards all but health")] = None
@@ -81,7 +85,11 @@ class Server(Model):
 
 
 class Workers(Model):
-    """The child processes that evaluate windows."""
+    """The child processes that evaluate windows.
+
+    Attributes:
+        count: how many windows are evaluated at the same time.
+    """
 
     count: Annotated[int, Field(ge=1, le=64)] = 1
     deadline: Annotated[Duration, Field(description="a run that takes longer is killed")] = timedelta(minutes=10)
@@ -95,7 +103,12 @@ class Workers(Model):
 
 
 class Retention(Model):
-    """How long finished things are kept."""
+    """How long finished things are kept.
+
+    Attributes:
+        runs: results of checks, closed episodes.
+        reports: Evidently pages.
+    """
 
     runs: Duration = timedelta(days=400)
     reports: Duration = timedelta(days=90)
@@ -105,7 +118,12 @@ class Retention(Model):
 
 
 class Metrics(Model):
-    """Which per-feature series are exported."""
+    """Which per-feature series are exported.
+
+    Attributes:
+        features: all of them, those that drifted, the `top_k` most drifted, or none.
+        top_k: how many, with `features: top_k`.
+    """
 
     features: Literal["all", "drifted", "top_k", "none"] = "all"
     top_k: Annotated[int, Field(ge=1)] = 20
@@ -113,7 +131,12 @@ class Metrics(Model):
 
 
 class WebhookReceiver(Model):
-    """Signed CloudEvents over HTTP (Standard Webhooks)."""
+    """Signed CloudEvents over HTTP (Standard Webhooks).
+
+    Attributes:
+        type: `webhook`.
+        url: where messages are posted.
+    """
 
     type: Literal["webhook"]
     url: HttpUrl
@@ -132,7 +155,13 @@ Receiver = WebhookReceiver
 
 
 class ModelInfo(Model):
-    """The model that is being watched; travels in messages and metrics."""
+    """The model that is being watched; travels in messages and metrics.
+
+    Attributes:
+        name: of the model.
+        version: of the model; a text, so in quotes where it looks like a number.
+        owner: who answers for it.
+    """
 
     name: str = ""
     version: str = ""
@@ -140,7 +169,12 @@ class ModelInfo(Model):
 
 
 class FilesSource(Model):
-    """Files that a path or glob names: Parquet, CSV or JSONL."""
+    """Files that a path or glob names: Parquet, CSV or JSONL.
+
+    Attributes:
+        type: `files`.
+        format: told by the file names' endings when `auto`.
+    """
 
     type: Literal["files"] = "files"
     path: Annotated[str, Field(min_length=1, description="a file, folder or glob; * ? [] and ** work")]
@@ -156,7 +190,12 @@ Source = FilesSource
 
 
 class Schedule(Model):
-    """When a monitor runs: `every` or `cron`."""
+    """When a monitor runs: `every` or `cron`.
+
+    Attributes:
+        every: the time between checks, counted from 1970-01-01 UTC, so that a restart changes nothing.
+        timezone: in which `cron` is read.
+    """
 
     every: Duration | None = None
     cron: Annotated[
@@ -199,7 +238,11 @@ class Schedule(Model):
 
 
 class WindowConfig(Model):
-    """How much event time one check looks at."""
+    """How much event time one check looks at.
+
+    Attributes:
+        length: a whole number of buckets.
+    """
 
     length: Duration = timedelta(days=1)
     delay: Annotated[Delay, Field(description="how long to wait for late rows after the window's end")] = (
@@ -220,7 +263,14 @@ class WindowConfig(Model):
 
 
 class Columns(Model):
-    """What the columns mean. Everything not named is a feature of the reference's kind."""
+    """What the columns mean. Everything not named is a feature of the reference's kind.
+
+    Attributes:
+        prediction: the model's output; watched like a feature.
+        label: the truth, where it arrives later; not watched.
+        id: of a row, to count duplicates; not watched.
+        ignore: columns that are not watched.
+    """
 
     prediction: str | None = None
     label: str | None = None
@@ -231,7 +281,12 @@ class Columns(Model):
 
 
 class Report(Model):
-    """The Evidently report that is made when an episode opens."""
+    """The Evidently report that is made when an episode opens.
+
+    Attributes:
+        enabled: whether one is made.
+        deadline: a report that takes longer is given up.
+    """
 
     enabled: bool = True
     rows: Annotated[int, Field(ge=100, le=1_000_000, description="row sample of each side")] = 20_000
@@ -239,7 +294,20 @@ class Report(Model):
 
 
 class Monitor(Model):
-    """One watch: source, reference, window, schedule, policy."""
+    """One watch: source, reference, window, schedule, policy.
+
+    Attributes:
+        model: what the data feeds.
+        source: where live rows are.
+        schedule: when to check.
+        window: what to check.
+        columns: what the columns mean.
+        alarm: when a change counts as drift, and when to speak of it.
+        quality: when data counts as broken.
+        maintenance: stretches without messages.
+        report: the page made when an episode opens.
+        enabled: false keeps the section but does nothing.
+    """
 
     model: ModelInfo = ModelInfo()
     reference: Annotated[Path, Field(description="a reference folder, or a training file to build one from")]
@@ -256,7 +324,17 @@ class Monitor(Model):
 
 
 class Config(Model):
-    """A whole configuration file. Relative paths are relative to the file."""
+    """A whole configuration file. Relative paths are relative to the file.
+
+    Attributes:
+        state: folder of the database, built references and reports; one daemon at a time.
+        server: metrics and pages.
+        workers: the processes that check.
+        retention: how long things are kept.
+        metrics: how much /metrics says.
+        receivers: who can be told, by name.
+        monitors: what is watched, by name.
+    """
 
     state: Path = Path("state")
     server: Server = Server()

@@ -84,7 +84,12 @@ class Model(BaseModel):
 
 
 class Persistence(Model):
-    """An alert opens when `hits` of the last `of` windows failed."""
+    """An alert opens when `hits` of the last `of` windows failed.
+
+    Attributes:
+        hits: failed windows that open an alert.
+        of: newest windows that are looked at.
+    """
 
     hits: Annotated[int, Field(ge=1)] = 1
     of: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -122,10 +127,11 @@ class Alarm(Model):
             here decides too.
         features: the same for single features, feature -> method -> value.
         alpha: chance of a false alarm per check for independent rows, shared out over features and methods.
-        effect_floor: smallest change that may count, however significant: the KS distance for numeric
-            features, the largest change of a category's share for the others.
+        effect_floor_ks, effect_floor_share: smallest change that may count, however significant: the KS
+            distance for numeric features, the largest change of a category's share for the others.
         min_rows: fewer rows in the window are `cannot_judge`.
         drifted_features, drifted_share: how many features (or which share) must drift for the monitor to.
+        persistence: how many failed windows open an alert, such as `2 of 3`.
     """
 
     methods: dict[Kind, tuple[str, ...]] = {}
@@ -172,7 +178,13 @@ class Quality(Model):
 
 
 class Maintenance(Model):
-    """A stretch of event time in which windows are evaluated but no message is sent."""
+    """A stretch of event time in which windows are evaluated but no message is sent.
+
+    Attributes:
+        start: of the first window that is silent.
+        end: from here on messages are sent again.
+        reason: a note.
+    """
 
     start: UtcDatetime
     end: UtcDatetime

@@ -27,7 +27,12 @@ class Value(BaseModel):
 
 
 class Window(Value):
-    """A half-open interval `[start, end)` of event time, in UTC."""
+    """A half-open interval `[start, end)` of event time, in UTC.
+
+    Attributes:
+        start: included.
+        end: not included.
+    """
 
     start: UtcDatetime
     end: UtcDatetime
@@ -76,6 +81,16 @@ class FeatureResult(Value):
         score, threshold: of the decisive method (the largest score/threshold); None when not judged.
         reason: why the feature was not judged, or a one-line account of what moved.
         effect: the change in the feature's own units, for people ("median 812 -> 1307").
+        name: of the column.
+        kind: how its values are compared.
+        role: an input of the model, or its output.
+        drifted: whether score is over threshold.
+        method: the decisive one.
+        null_ratio: share of rows without a usable value.
+        out_of_range_ratio: share of values outside the reference's range; numeric and datetime only.
+        new_category_ratio: share of values that the reference never had; categorical and boolean only.
+        statistics: every method's numbers, by name of the method.
+        histogram: reference and current side by side.
     """
 
     name: str
@@ -101,6 +116,8 @@ class QualityResult(Value):
         check: null_rate | unseen | out_of_range | constant | duplicates | schema | volume | freshness.
         feature: None for checks of the whole window.
         value, threshold: larger is worse; None where the check has no number (schema).
+        failed: whether value is over threshold.
+        message: one sentence.
     """
 
     check: str
@@ -133,7 +150,14 @@ class FailureReason(StrEnum):
 
 
 class ReferenceId(Value):
-    """Which reference version a window was compared with."""
+    """Which reference version a window was compared with.
+
+    Attributes:
+        version: name of the version.
+        sha256: hash of its contents.
+        rows: of the training data.
+        created: when the version was built.
+    """
 
     version: str
     sha256: str
@@ -154,6 +178,13 @@ class CheckResult(Value):
         newest_event: the newest event time seen in the window.
         seconds: time spent by phase (source, judge).
         versions: of the packages that computed it.
+        monitor: name in the configuration.
+        window: the stretch of event time that was judged.
+        rows: in the window.
+        verdict: `ok`, `drift`, `broken`, `no_data` or `cannot_judge`.
+        reference: what the window was compared with; null when it could not be opened.
+        quality: every expectation that was checked.
+        duplicate_rows: rows whose id came before in the window; null without an id column.
     """
 
     monitor: str
