@@ -105,7 +105,7 @@ class Database:
 def _create(path: Path) -> None:
     """Make a new database beside its place and move it there: a half-made one is never taken for a damaged one."""
     for stray in (path.with_name(path.name + "-wal"), path.with_name(path.name + "-journal")):
-        if stray.exists():  # SQLite would replay it into the new file
+        if stray.exists() and stray.stat().st_size:  # SQLite would replay it into the new file
             raise StoreError(
                 f"{stray} is there, but {path} is not: put the database back, or move this file away too "
                 "to start with an empty state"

@@ -208,9 +208,10 @@ SELECT receiver, at FROM outbox_last_success;
 DELETE FROM runs WHERE state = 'done' AND finished < :before AND id NOT IN (SELECT value FROM json_each(:keep));
 
 -- name: purge_missed
--- Missed windows older than every finished one that is kept.
+-- Missed windows before a finished one that is past its time.
 DELETE FROM runs WHERE state = 'missed' AND window_end < (
-    SELECT min(kept.window_end) FROM runs AS kept WHERE kept.monitor = runs.monitor AND kept.state = 'done');
+    SELECT max(old.window_end) FROM runs AS old
+    WHERE old.monitor = runs.monitor AND old.state = 'done' AND old.finished < :before);
 
 -- name: purge_episodes
 -- Closed episodes past their time, except the newest of each lane, which its cooldown may still need.

@@ -395,7 +395,7 @@ class Store:
         )
 
     def purge(self, now: datetime, *, runs: timedelta, delivered: timedelta) -> int:
-        """Delete finished runs, closed episodes and delivered messages past their time; counters stay.
+        """Delete finished and missed runs, closed episodes, delivered messages past their time; counters stay.
 
         The newest run and the newest judged run of a monitor stay, as does the newest episode of a lane,
         whatever their age.
@@ -405,8 +405,8 @@ class Store:
         """
         with self._database.transaction() as db:
             keep = json.dumps([run for row in db.run("latest").fetchall() for run in row[1:3] if run is not None])
-            gone = db.run("purge_runs", before=_stamp(now - runs), keep=keep).rowcount
-            gone += db.run("purge_missed").rowcount
+            gone = db.run("purge_missed", before=_stamp(now - runs)).rowcount
+            gone += db.run("purge_runs", before=_stamp(now - runs), keep=keep).rowcount
             gone += db.run("purge_episodes", before=_stamp(now - runs)).rowcount
             gone += db.run("purge_delivered", before=_stamp(now - delivered)).rowcount
         return gone

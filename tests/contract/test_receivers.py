@@ -48,6 +48,7 @@ MESSAGE = Message(
 BODY = render(MESSAGE)
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
+SOON = timedelta(seconds=1.5)  # a deadline that is meant to pass
 
 
 @dataclass
@@ -152,7 +153,7 @@ def webhook(url: str, folder: Path, **options: Any) -> WebhookReceiver:
     secret = folder / "secret"
     if not secret.exists():
         secret.write_text(SECRET + "\n")
-    options = {"timeout": timedelta(seconds=0.5), "allow_private": True} | options
+    options = {"timeout": timedelta(seconds=60), "allow_private": True} | options
     return WebhookReceiver(type="webhook", url=HttpUrl(url), secret_file=secret, **options)
 
 
@@ -251,8 +252,8 @@ def test_the_deadline_cuts_an_answer_that_never_ends(
     make: Callable[..., Any], script: Callable[[socket.socket], None]
 ) -> None:
     with serving(script) as server:
-        with pytest.raises(DeliveryError, match=r"within 0\.5s") as caught:
-            send(make(server.url), MESSAGE.id, BODY, NOW)
+        with pytest.raises(DeliveryError, match=r"within 1\.5s") as caught:
+            send(make(server.url, timeout=SOON), MESSAGE.id, BODY, NOW)
         assert server.left.wait(60)
     assert caught.value.reason == "timeout"
 
@@ -271,7 +272,7 @@ def test_a_body_that_never_ends_is_cut_and_the_status_counts(
 ) -> None:
     with serving(script) as server:
         with pytest.raises(DeliveryError, match="500 Oops: x") as caught:
-            send(make(server.url), MESSAGE.id, BODY, NOW)
+            send(make(server.url, timeout=SOON), MESSAGE.id, BODY, NOW)
         assert server.left.wait(60)
     assert caught.value.reason == "status_5xx"
     assert len(str(caught.value)) < 300
@@ -279,7 +280,7 @@ def test_a_body_that_never_ends_is_cut_and_the_status_counts(
 
 def test_a_2xx_whose_body_never_ends_was_delivered(make: Callable[..., Any]) -> None:
     with serving(drips(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"x")) as server:
-        send(make(server.url), MESSAGE.id, BODY, NOW)
+        send(make(server.url, timeout=SOON), MESSAGE.id, BODY, NOW)
         assert server.left.wait(60)
 
 
@@ -299,7 +300,7 @@ def test_nobody_listening_is_a_failure_and_a_finding(make: Callable[..., Any]) -
 
 
 def test_a_name_that_does_not_resolve(make: Callable[..., Any]) -> None:
-    receiver = make("http://no-such-host.invalid/hook", timeout=timedelta(seconds=20))
+    receiver = make("http://no-such-host.invalid/hook")
     with pytest.raises(DeliveryError, match=r"no-such-host\.invalid") as caught:
         send(receiver, MESSAGE.id, BODY, NOW)
     assert caught.value.reason in {"connect", "timeout"}
@@ -406,7 +407,7 @@ def test_certificates_are_checked(
     if case != "unknown":
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
     with serving(OK, tls=context) as server:
-        receiver = make(server.url, timeout=timedelta(seconds=30))
+        receiver = make(server.url)
         if case == "trusted":
             send(receiver, MESSAGE.id, BODY, NOW)
             assert probe(receiver) is None
@@ -425,7 +426,7 @@ def test_the_deadline_cuts_a_dripping_answer_over_tls(
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     with serving(drips(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"), tls=context) as server:
         with pytest.raises(DeliveryError) as caught:
-            send(make(server.url, timeout=timedelta(seconds=2)), MESSAGE.id, BODY, NOW)
+            send(make(server.url, timeout=SOON), MESSAGE.id, BODY, NOW)
         assert server.left.wait(60)
     assert caught.value.reason == "timeout"
 
@@ -434,7 +435,7 @@ def test_the_deadline_cuts_a_handshake_that_nobody_answers(make: Callable[..., A
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
         with pytest.raises(DeliveryError) as caught:
-            send(make(url), MESSAGE.id, BODY, NOW)
+            send(make(url, timeout=SOON), MESSAGE.id, BODY, NOW)
     assert caught.value.reason == "timeout"
 
 
@@ -444,7 +445,7 @@ def test_plain_http_where_tls_is_expected(make: Callable[..., Any]) -> None:
             connection.sendall(status("400 Bad Request"))
 
     with serving(plain) as server, pytest.raises(DeliveryError) as caught:
-        send(make(server.url.replace("http:", "https:")), MESSAGE.id, BODY, NOW)
+        send(make(server.url.replace("http:", "https:"), timeout=SOON), MESSAGE.id, BODY, NOW)
     assert caught.value.reason in {"tls", "timeout"}  # a server that waits for a line gives no answer at all
 
 
