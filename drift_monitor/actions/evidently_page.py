@@ -23,12 +23,6 @@ import pyarrow.compute as pc
 
 from drift_monitor.core.types import Kind
 
-os.environ["DO_NOT_TRACK"] = "1"  # read when Evidently is imported
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import ValueDrift
-
 MAX_CATEGORIES: Final = 50
 """Categories shown by name; a bar chart of more cannot be read, and 20,000 took Evidently 10 seconds."""
 _LONGEST: Final = 120
@@ -190,6 +184,11 @@ def _draw(sides: Mapping[str, tuple[pd.Series[Any], pd.Series[Any]]], numeric: s
     """Evidently's page, or None when it fails or there is nothing to draw."""
     if not sides:
         return None
+    os.environ["DO_NOT_TRACK"] = "1"  # read when Evidently is imported
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415 - takes seconds
+        from evidently.metrics import ValueDrift  # noqa: PLC0415
     definition = DataDefinition(
         numerical_columns=[label for label in sides if label in numeric],
         categorical_columns=[label for label in sides if label not in numeric],
