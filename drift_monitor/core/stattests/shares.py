@@ -1,0 +1,223 @@
+"""Stattests on shares of cells: about ten groups of a numeric feature, or the categories.
+
+All but `max_bin_z` pool the cells in which the smaller sample expects under 5 rows (`cells.pooled`): a distance
+over hundreds of nearly empty cells measures the number of rows, not drift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy import special, stats
+
+from drift_monitor.core.profile import FeatureProfile, Floats, Spec
+from drift_monitor.core.stattests import null
+from drift_monitor.core.stattests.cells import Cells, compare, pooled
+from drift_monitor.core.stattests.tables import table_z
+from drift_monitor.core.types import StatResult
+
+PSEUDOCOUNT = 0.5
+"""Added to every cell of the PSI: Jeffreys' prior. An empty cell stays finite, its weight in proportion to n."""
+BINS = 1000
+"""Groups of a numeric feature in which `max_bin_z` looks for a spike or a hole."""
+
+_Term = Callable[[Floats, Floats], Floats]
+
+
+def _distance_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Cells:
+    return pooled(compare(spec, reference, current), rest=True)
+
+
+def _shares(cells: Cells, pseudocount: float = 0.0) -> tuple[Floats, Floats]:
+    p, q = cells.reference + pseudocount, cells.current + pseudocount
+    return p / p.sum(), q / q.sum()
+
+
+# -- distances -------------------------------------------------------------------------------------------
+
+
+def psi(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+    """Population stability index: sum of (q - p) ln(q / p), with `PSEUDOCOUNT` added to every count.
+
+    It is the sum of the two Kullback-Leibler divergences, in nats.
+
+    References:
+        Yurdakul & Naranjo (2020), Statistical properties of the population stability index.
+    """
+    p, q = _shares(_distance_cells(spec, reference, current), PSEUDOCOUNT)
+    return StatResult(statistic=float(_psi_term(p, q).sum()))
+
+
+def _psi_term(p: Floats, q: Floats) -> Floats:
+    return np.asarray((q - p) * np.log(q / p))
+
+
+def psi_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+    """(1/n + 1/m) chi-square of B - 1 degrees of freedom, or more where a simulation says so."""
+    return _critical(_distance_cells(spec, reference, current), _psi_term, alpha, 1.0, PSEUDOCOUNT)
+
+
+def jensen_shannon(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+    """Jensen-Shannon distance, the root of the divergence in bits: `scipy.spatial.distance.jensenshannon`, base 2.
+
+    References:
+        Endres & Schindelin (2003), A new metric for probability distributions.
+    """
+    p, q = _shares(_distance_cells(spec, reference, current))
+    return StatResult(statistic=math.sqrt(max(0.0, float(_jensen_shannon_term(p, q).sum()))))
+
+
+def _jensen_shannon_term(p: Floats, q: Floats) -> Floats:
+    middle = (p + q) / 2
+    return np.asarray((special.rel_entr(p, middle) + special.rel_entr(q, middle)) / (2 * math.log(2)))
+
+
+def jensen_shannon_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+    """The divergence is about (1/n + 1/m) chi-square / (8 ln 2), or more where a simulation says so."""
+    cells = _distance_cells(spec, reference, current)
+    return math.sqrt(_critical(cells, _jensen_shannon_term, alpha, 1 / (8 * math.log(2))))
+
+
+def hellinger(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+    """Hellinger distance: the root of half the sum of (sqrt q - sqrt p)^2.
+
+    References:
+        Hellinger (1909); normed to 1 as in Le Cam (1986), Asymptotic methods in statistical decision theory.
+    """
+    p, q = _shares(_distance_cells(spec, reference, current))
+    return StatResult(statistic=math.sqrt(float(_hellinger_term(p, q).sum())))
+
+
+def _hellinger_term(p: Floats, q: Floats) -> Floats:
+    return np.asarray((np.sqrt(q) - np.sqrt(p)) ** 2 / 2)
+
+
+def hellinger_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+    """Its square is about (1/n + 1/m) chi-square / 8, or more where a simulation says so."""
+    return math.sqrt(_critical(_distance_cells(spec, reference, current), _hellinger_term, alpha, 1 / 8))
+
+
+def total_variation(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+    """Total variation distance: half the sum of |q - p|, the share of rows that would have to move."""
+    p, q = _shares(_distance_cells(spec, reference, current))
+    return StatResult(statistic=float(_total_variation_term(p, q).sum()))
+
+
+def _total_variation_term(p: Floats, q: Floats) -> Floats:
+    return np.asarray(np.abs(q - p) / 2)
+
+
+def total_variation_critical(
+    spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float
+) -> float:
+    """By simulation of both samples from the pooled shares."""
+    return _critical(_distance_cells(spec, reference, current), _total_variation_term, alpha)
+
+
+def _critical(
+    cells: Cells, term: _Term, alpha: float, chi2_factor: float = 0.0, pseudocount: float = 0.0
+) -> float:
+    """The value that a sum of terms over cells exceeds with probability alpha.
+
+    A sparse last cell has no smooth law. Half of alpha then goes to its own count, whose law is binomial and whose
+    largest term is added, and half to the other cells.
+    """
+    if len(cells.reference) == 1:
+        return math.inf
+    m, n, extra = cells.m, cells.n, 0.0
+    total = cells.reference + cells.current
+    if cells.sparse:
+        alpha /= 2
+        extra = max(
+            float(_one_term(term, int(total[-1]), x, m, n, pseudocount))
+            for x in _extremes(int(total[-1]), n / (m + n), alpha)
+        )
+        total = total[:-1]
+    share = total / total.sum()
+    p = null.draw(share, m, null.DRAWS, seed=1)
+    q = null.draw(share, n, null.DRAWS, seed=2)
+    if pseudocount:
+        p, q = ((x * k + pseudocount) / (k + pseudocount * len(share)) for x, k in ((p, m), (q, n)))
+    simulated = null.tail(term(p, q).sum(axis=1), alpha)
+    limit = chi2_factor * (1 / m + 1 / n) * null.chi2_isf(alpha, len(total) - 1) if chi2_factor else 0.0
+    return extra + max(simulated, limit)
+
+
+def _extremes(total: int, share: float, alpha: float) -> tuple[int, int]:
+    law = stats.binom(total, share)
+    return int(law.ppf(alpha / 2)), int(law.isf(alpha / 2))
+
+
+def _one_term(term: _Term, total: int, current: int, m: int, n: int, pseudocount: float) -> float:
+    p = np.array([(total - current + pseudocount) / m])
+    q = np.array([(current + pseudocount) / n])
+    return float(term(p, q)[0])
+
+
+# -- chi-square and G ------------------------------------------------------------------------------------
+
+
+def chi2(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+    """Pearson's chi-square of homogeneity: both samples are samples, the reference is not taken as the truth.
+
+    `scipy.stats.chi2_contingency(table, correction=False)` on the pooled cells.
+
+    References:
+        Pearson (1900); for two samples, Cochran (1952), The chi-square test of goodness of fit, section 3.
+    """
+    cells = pooled(compare(spec, reference, current), rest=False)
+    seen = np.stack((cells.reference, cells.current)).astype(np.float64)
+    expected = _expected(cells)
+    statistic = float(((seen - expected) ** 2 / expected).sum())
+    return StatResult(statistic=statistic, p_value=null.chi2_sf(statistic, seen.shape[1] - 1))
+
+
+def g(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+    """The likelihood ratio of homogeneity: 2 sum of seen ln(seen / expected).
+
+    `scipy.stats.chi2_contingency(table, lambda_="log-likelihood", correction=False)` on the pooled cells.
+
+    References:
+        Wilks (1938), The large-sample distribution of the likelihood ratio.
+    """
+    cells = pooled(compare(spec, reference, current), rest=False)
+    seen = np.stack((cells.reference, cells.current)).astype(np.float64)
+    statistic = max(0.0, 2 * float(special.rel_entr(seen, _expected(cells)).sum()))
+    return StatResult(statistic=statistic, p_value=null.chi2_sf(statistic, seen.shape[1] - 1))
+
+
+def _expected(cells: Cells) -> Floats:
+    total = cells.reference + cells.current
+    return np.outer((cells.m, cells.n), total / (cells.m + cells.n))
+
+
+def chi2_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+    """From chi-square with one degree of freedom fewer than pooled cells."""
+    cells = pooled(compare(spec, reference, current), rest=False)
+    return null.chi2_isf(alpha, len(cells.reference) - 1)
+
+
+# -- the single cell -------------------------------------------------------------------------------------
+
+
+def max_bin_z(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+    """The largest z of any one cell (`table_z`): a spike, a hole, a new category.
+
+    On all categories, or on about 1000 groups of a numeric feature. The p-value is Bonferroni's over the cells.
+    """
+    cells = compare(spec, reference, current, BINS)
+    statistic = float(table_z(cells.reference, cells.current, cells.m, cells.n).max())
+    p_value = min(1.0, _used(cells) * 2 * float(special.ndtr(-statistic)))
+    return StatResult(statistic=statistic, p_value=p_value)
+
+
+def max_bin_z_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+    """From the normal distribution, Bonferroni over the cells that hold rows."""
+    cells = compare(spec, reference, current, BINS)
+    return null.normal_isf(alpha / (2 * _used(cells)))
+
+
+def _used(cells: Cells) -> int:
+    return int(np.count_nonzero(cells.reference + cells.current))

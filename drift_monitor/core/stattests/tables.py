@@ -1,0 +1,50 @@
+"""Two-by-two tables: is one cell's (or half line's) share the same in both samples?"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+from drift_monitor.core.profile import Floats, Ints
+
+
+def table_z(reference: Ints, current: Ints, m: int, n: int) -> Floats:
+    """How many standard deviations the shares reference/m and current/n of each cell are apart.
+
+    The root of the likelihood ratio of the 2x2 table (cell or not, reference or current), the current count moved
+    half a row towards what is expected. For many rows it is the usual z of two shares; for few, down to an unseen
+    category, its normal tail still stands close to the exact one, where the usual z makes a single row count as 5
+    standard deviations.
+
+    Args:
+        reference: rows in each cell, shape (k,).
+        current: the same.
+        m: rows of the reference.
+        n: rows of the current sample.
+
+    Returns:
+        z >= 0, shape (k,).
+
+    References:
+        Wilks (1938) for the ratio; its signed root: Barndorff-Nielsen & Cox (1994), Inference and asymptotics, 4.
+
+    Example (10 of 100 against 30 of 100; the usual z with continuity correction is 3.36):
+        >>> import numpy as np
+        >>> table_z(np.array([10]), np.array([30]), 100, 100).round(2)
+        array([3.41])
+    """
+    total = (reference + current).astype(np.float64)
+    expected = total * (n / (m + n))
+    apart = current - expected
+    moved = np.where(np.abs(apart) <= 0.5, expected, current - np.copysign(0.5, apart))
+    deviance = (
+        _ratio(moved, expected)
+        + _ratio(total - moved, total - expected)
+        + _ratio(n - moved, n - expected)
+        + _ratio(m - total + moved, m - total + expected)
+    )
+    return np.asarray(np.sqrt(2 * np.maximum(deviance, 0.0)))
+
+
+def _ratio(seen: Floats, expected: Floats) -> Floats:
+    return np.asarray(special.rel_entr(seen, expected))
