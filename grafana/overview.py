@@ -62,7 +62,13 @@ def tiles() -> list[Json]:
     waiting = f"drift_monitor_outbox_messages{{{DAEMON}}}"
     oldest = f"drift_monitor_outbox_oldest_message_timestamp_seconds{{{DAEMON}}}"
     return [
-        count("Drifted", "Monitors that report drift.", 0, f"sum(drift_monitor_drift_detected{{{MONITOR}}})", RED),
+        count(
+            "Drifted",
+            "Monitors whose newest judged window drifted.",
+            0,
+            f"sum(drift_monitor_drift_detected{{{MONITOR}}})",
+            RED,
+        ),
         count(
             "Broken data",
             "Monitors whose newest window fails a data-quality expectation.",
@@ -103,6 +109,7 @@ def monitors_table(at: tuple[int, int, int, int]) -> Json:
         "monitor": "Monitor",
         "Value #state": "State",
         "Value #ratio": "Score / threshold",
+        "Value #episodes": "Open episodes",
         "Value #drifted": "Features drifted",
         "Value #features": "Features",
         "Value #rows": "Rows in window",
@@ -118,6 +125,7 @@ def monitors_table(at: tuple[int, int, int, int]) -> Json:
         "info": f"max by ({info}) (drift_monitor_monitor_info{{{MONITOR}}})",
         "state": f"max by ({EACH}) ({STATE})",
         "ratio": f"max by ({EACH}) ({RATIO})",
+        "episodes": f"sum by ({EACH}) (drift_monitor_episode_open{{{MONITOR}}})",
         "drifted": f"max by ({EACH}) (drift_monitor_features_drifted{{{MONITOR}}})",
         "features": f"max by ({EACH}) (drift_monitor_features{{{MONITOR}}})",
         "rows": f"max by ({EACH}) (drift_monitor_window_rows{{{MONITOR}}})",
@@ -129,7 +137,8 @@ def monitors_table(at: tuple[int, int, int, int]) -> Json:
         "table",
         "Monitors",
         "One row a monitor, as of the end of the time range. Score / threshold above 1 is drift. A monitor is"
-        " stale when no window was judged for 2.5 of its schedule intervals.",
+        " stale when no window was judged for 2.5 of its schedule intervals. Open episodes"
+        " are what alerts and messages are about.",
         at,
         [query(ref, expr, instant=True, table=True) for ref, expr in targets.items()],
     )
@@ -171,6 +180,7 @@ def monitors_table(at: tuple[int, int, int, int]) -> Json:
                 custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
                 custom__minWidth=160,
             ),
+            column("Open episodes", decimals=0),
             column("Features drifted", decimals=0),
             column("Features", decimals=0),
             column("Rows in window", unit="short"),
@@ -276,7 +286,7 @@ def overview() -> Json:
         ),
         lines(
             "Highest null ratio",
-            "The share of nulls in the feature that has most of them. Empty where per-feature quality is not"
+            "The share of nulls in the feature that has most of them. Empty where per-feature series are not"
             " exported.",
             (12, 28, 12, 8),
             f"max by (monitor) (drift_monitor_feature_null_ratio{{{MONITOR}}})",
@@ -337,11 +347,11 @@ def overview() -> Json:
         "annotations": {
             "list": [
                 annotation(
-                    "Drift",
+                    "Open episodes",
                     RED,
-                    f"drift_monitor_drift_detected{{{MONITOR}}} == 1",
-                    "{{monitor}} drifts",
-                    "The monitor reports drift.",
+                    f"drift_monitor_episode_open{{{MONITOR}}} == 1",
+                    "{{monitor}}: {{lane}} episode",
+                    "An episode was open: as many windows failed as the monitor's persistence asks for.",
                 ),
                 annotation(
                     "Reference loaded",

@@ -1,5 +1,6 @@
 """The rules, their promtool tests, the Alertmanager example and the runbooks hold together."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+
+from drift_monitor.service.metrics import METRICS, PREFIX
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "alerts"
@@ -128,3 +131,78 @@ def alternatives(pattern):
     """The names that `Prefix(A|B)` or a plain name stands for."""
     match = re.fullmatch(r"(\w+)\((.+)\)", pattern)
     return [match[1] + tail for tail in match[2].split("|")] if match else [pattern]
+
+
+OF_EVERY_TARGET = {"job", "instance"}
+CATALOGUE = {"up": OF_EVERY_TARGET} | {PREFIX + spec.name: {*spec.labels, *OF_EVERY_TARGET} for spec in METRICS}
+for _spec in METRICS:
+    if _spec.type == "histogram":
+        _labels = CATALOGUE.pop(PREFIX + _spec.name)
+        CATALOGUE |= {f"{PREFIX}{_spec.name}_{part}": _labels for part in ("count", "sum")}
+        CATALOGUE[f"{PREFIX}{_spec.name}_bucket"] = _labels | {"le"}
+
+
+def dashboard_queries():
+    """Panel, variable and annotation queries of every dashboard, and the label each variable lists."""
+    for file in sorted((ROOT / "grafana" / "dashboards").glob("*.json")):
+        dashboard = json.loads(file.read_text(encoding="utf-8"))
+        for panel in dashboard["panels"]:
+            yield from (target["expr"] for target in panel.get("targets", ()))
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"]).groups()
+                yield f"count by ({label}) ({series})"
+        yield from (annotation["expr"] for annotation in dashboard["annotations"]["list"])
+
+
+def template_queries():
+    """Queries inside the annotations of alerts."""
+    for rule in RULES_BY_ALERT.values():
+        for text in rule["annotations"].values():
+            for query in re.findall(r'printf "([^"]*drift_monitor_[^"]*)"', text):
+                yield query.replace("%q", '"x"')
+
+
+def mentioned(query):
+    """The metrics a query names with the labels it selects by, and the labels it groups or matches by."""
+    metrics = [
+        (name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", selector)))
+        for name, selector in re.findall(r"(?<![\w:])(drift_monitor_\w+|up)\b(?![:\w])(\{[^}]*\})?", query)
+    ]
+    groups = re.findall(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)", query)
+    return metrics, {label.strip() for group in groups for label in group.split(",") if label.strip()}
+
+
+def test_how_names_are_found_in_a_query():
+    metrics, grouped = mentioned(
+        'sum without (reason, le) (drift_monitor_x{job=~"a", b!="c"}) / on (job) up > a:drift_monitor_y:ratio'
+    )
+    assert metrics == [("drift_monitor_x", {"job", "b"}), ("up", set())]
+    assert grouped == {"reason", "le", "job"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [*(rule["expr"] for rule in RULES), *template_queries(), *dashboard_queries()],
+)
+def test_every_metric_and_label_asked_for_is_exported(query):
+    recorded = {rule["record"] for rule in RECORDS}
+    assert set(re.findall(r"\w+:drift_monitor_\w+:\w+", query)) <= recorded
+    metrics, grouped = mentioned(query)
+    assert metrics or recorded & set(re.findall(r"[\w:]+", query)) or query == "vector(1)"
+    for name, labels in metrics:
+        assert name in CATALOGUE, f"{name} is not exported"
+        assert labels <= CATALOGUE[name], f"{name} has no label {labels - CATALOGUE[name]}"
+    of_some_metric = set().union(*(CATALOGUE[name] for name, _ in metrics))
+    assert grouped <= of_some_metric, f"no metric in the query has {grouped - of_some_metric}"
+
+
+def test_rule_tests_use_series_as_they_are_exported():
+    series = {
+        entry["series"]
+        for test in load(ALERTS / "drift-monitor.rules.test.yml")["tests"]
+        for entry in test["input_series"]
+    }
+    for text in series:
+        [(name, labels)], _ = mentioned(text)
+        assert labels == CATALOGUE[name], text
