@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,6 +15,20 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
+
+from drift_monitor.config.models import Config
+from drift_monitor.core.types import (
+    CheckResult,
+    Episode,
+    FeatureResult,
+    Outcome,
+    QualityResult,
+    ReferenceId,
+    Window,
+)
+from drift_monitor.service.metrics import Exposition
+from drift_monitor.service.projection import View, project
+from drift_monitor.service.store import Snapshot
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
@@ -45,56 +59,93 @@ def wait_for(what, probe):
     raise AssertionError(f"waited {PATIENCE} s for {what}")
 
 
-def exposition(now):
-    """What a daemon with a drifted, a broken and a silent monitor exports."""
-    daemon = {
-        'build_info{version="0.1.0",revision="",python_version="3.11"}': 1,
-        "config_last_reload_successful": 1,
-        "config_last_reload_success_timestamp_seconds": now - 600,
-        "metrics_suppressed_series": 0,
-        'outbox_messages{receiver="oncall"}': 1,
-        'outbox_oldest_message_timestamp_seconds{receiver="oncall"}': now - 4000,
-        'outbox_dead_letters_total{receiver="oncall"}': 2,
-        'webhook_requests_total{receiver="oncall"}': 9,
-        'webhook_request_failures_total{receiver="oncall",reason="status"}': 3,
+def result(monitor, now, verdict, *, score=None, failed=False, **fields):
+    """A check of one window by a monitor with one feature."""
+    feature = FeatureResult(
+        name="distance",
+        kind="numeric",
+        drifted=verdict is Outcome.DRIFT,
+        method="ks",
+        score=score,
+        threshold=0.2,
+        null_ratio=0.01,
+    )
+    return CheckResult(
+        monitor=monitor,
+        window=Window(start=now - timedelta(hours=25), end=now - timedelta(hours=1)),
+        verdict=verdict,
+        reason="as the test says",
+        score=score,
+        threshold=0.2,
+        promise="none",
+        reference=ReferenceId(version="v1", sha256="ab12", rows=1000, created=now - timedelta(days=30)),
+        features=(feature,),
+        quality=(QualityResult(check="volume", failed=failed, message="too few rows"),),
+        newest_event=now - timedelta(hours=2),
+        **fields,
+    )
+
+
+def episode(monitor, lane, now):
+    return Episode(
+        id=f"{monitor}-{lane}",
+        monitor=monitor,
+        lane=lane,
+        opened=now,
+        updated=now,
+        reminded=now,
+        worst=2.5,
+        features=(),
+    )
+
+
+def series(now):
+    """What a daemon with a drifted, a broken, a calm and a silent monitor exports; `silent` never judged."""
+    monitor = {
+        "model": {"name": "delay", "version": "1", "owner": "ops"},
+        "reference": "reference",
+        "source": {"path": "live.parquet"},
+        "schedule": {"every": "1h"},
     }
-    monitors = {
-        'monitor_info{M,model="delay",model_version="1",owner="ops"}': (1, 1, 1),
-        'reference_info{M,version="v1",sha256="ab"}': (1, 1, 1),
-        "reference_loaded_timestamp_seconds{M}": (now - 600, now - 600, now - 600),
-        "run_interval_seconds{M}": (3600, 3600, 3600),
-        "runs_total{M}": (5, 5, 5),
-        "run_last_success_timestamp_seconds{M}": (now - 60, now - 60, None),
-        "window_start_timestamp_seconds{M}": (now - 90000, now - 90000, None),
-        "newest_event_timestamp_seconds{M}": (now - 4000, now - 4000, None),
-        "window_rows{M}": (1500, 1500, None),
-        "features{M}": (2, 2, None),
-        "features_drifted{M}": (1, 0, None),
-        "drift_score{M}": (0.5, 0.1, None),
-        "drift_score_threshold{M}": (0.2, 0.2, None),
-        "drift_detected{M}": (1, 0, None),
-        "data_quality_failed{M}": (0, 1, None),
-        'feature_drift_score{M,feature="distance",method="ks"}': (0.5, 0.1, None),
-        'feature_drift_score_threshold{M,feature="distance",method="ks"}': (0.2, 0.2, None),
-        'feature_null_ratio{M,feature="distance"}': (0.01, 0.4, None),
+    receiver = {"type": "webhook", "url": "https://hooks.example/drift", "secret_file": "secret"}
+    config = Config.model_validate_json(
+        json.dumps(
+            {
+                "receivers": {"oncall": receiver},
+                "monitors": dict.fromkeys(("drifted", "broken", "calm", "silent"), monitor),
+            }
+        )
+    )
+    judged = {
+        "drifted": result("drifted", now, Outcome.DRIFT, score=0.5, rows=1500),
+        "broken": result("broken", now, Outcome.BROKEN, score=0.1, rows=40, failed=True),
+        "calm": result("calm", now, Outcome.OK, score=0.1, rows=1500),
     }
-    lines = [f"drift_monitor_{series} {value}" for series, value in daemon.items()]
-    for series, values in monitors.items():
-        for monitor, value in zip(("drifted", "broken", "silent"), values, strict=True):
-            if value is not None:
-                lines.append(
-                    f"drift_monitor_{series.replace('M', f'monitor={chr(34)}{monitor}{chr(34)}', 1)} {value}"
-                )
-    return "\n".join(lines) + "\n"
+    ended = dict.fromkeys(judged, now - timedelta(minutes=1))
+    snapshot = Snapshot(
+        latest=judged,
+        latest_judged=judged,
+        finished=ended | {"silent": now},
+        succeeded=ended,
+        open_episodes=(episode("drifted", "drift", now), episode("broken", "quality", now)),
+        counters={("runs_total", (("monitor", name),)): 5 for name in config.monitors},
+        histograms={},
+        outbox={("oncall", "pending"): (1, now - timedelta(hours=2))},
+    )
+    loaded = {(name, "ab12"): now - timedelta(minutes=10) for name in judged}
+    view = View(
+        config=config, snapshot=snapshot, reload_ok=True, reloaded=now, scheduler_running=True, loaded=loaded
+    )
+    return project(view)
 
 
 class Metrics(BaseHTTPRequestHandler):
     """Serves the exposition under /metrics."""
 
     def do_GET(self):
-        body = exposition(self.server.started).encode()
+        body, kind = self.server.exposition.render(self.headers["Accept"], compressed=False)
         self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -105,9 +156,10 @@ class Metrics(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def target():
-    """Address of the daemon's metrics."""
+    """Where the metrics are served."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Metrics)
-    server.started = time.time()
+    server.exposition = Exposition()
+    server.exposition.update(series(datetime.now(UTC)))
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield f"127.0.0.1:{server.server_port}"
@@ -305,5 +357,6 @@ def test_the_state_of_each_monitor(prometheus):
     assert {sample["metric"]["monitor"]: float(sample["value"][1]) for sample in samples} == {
         "drifted": 1,
         "broken": 2,
+        "calm": 0,
         "silent": 4,
     }
