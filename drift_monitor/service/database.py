@@ -78,6 +78,11 @@ class Database:
             self._connection.close()
         return was_open
 
+    @property
+    def changes(self) -> int:
+        """Rows changed since the connection was made."""
+        return self._connection.total_changes
+
     @contextmanager
     def transaction(self, kind: str = "IMMEDIATE") -> Iterator[Self]:
         """All or nothing. Nothing else happens in between.

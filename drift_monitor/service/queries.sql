@@ -15,6 +15,10 @@ ON CONFLICT DO NOTHING;
 SELECT id, monitor, window_start, window_end, state, attempts FROM runs WHERE state = 'due'
 ORDER BY row_number() OVER (PARTITION BY monitor ORDER BY window_end, window_start), window_end, id;
 
+-- name: waiting
+-- The oldest run waiting of every monitor (SQLite takes the other columns from the row with the minimum), and how many wait.
+SELECT id, monitor, window_start, min(window_end), state, attempts, count(*) FROM runs WHERE state = 'due' GROUP BY monitor;
+
 -- name: start
 -- A due run begins.
 UPDATE runs SET state = 'running', attempts = attempts + 1, started = :now WHERE id = :run AND state = 'due';

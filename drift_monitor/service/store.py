@@ -170,6 +170,11 @@ class Store:
         with self._database.transaction("DEFERRED") as db:
             return [_run(row) for row in db.run("due")]
 
+    def waiting(self) -> dict[str, tuple[Run, int]]:
+        """By monitor: the oldest run waiting to be evaluated, and how many wait; cheap however many do."""
+        with self._database.transaction("DEFERRED") as db:
+            return {row[1]: (_run(row[:6]), row[6]) for row in db.run("waiting")}
+
     def start(self, run: int, now: datetime) -> None:
         """Mark a due run as running and count the attempt.
 
@@ -365,6 +370,11 @@ class Store:
         """Add to a counter outside a run."""
         with self._database.transaction() as db:
             count(db, name, labels, by)
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with every row changed: the same number, the same snapshot."""
+        return self._database.changes
 
     def snapshot(self) -> Snapshot:
         """What metrics and pages are drawn from."""

@@ -1,0 +1,89 @@
+"""What an episode says to its receivers. Pure: the same transition gives the same message, byte for byte."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from drift_monitor.config.models import Monitor
+from drift_monitor.core.episode import Reason, Transition
+from drift_monitor.core.types import CheckResult, Lane, Message
+
+MOST = 20  # features and failed expectations that a message names; the page has them all
+_NAMESPACE = uuid.UUID("5e4d6f62-9d0c-5f0a-8f0e-1d2b7a1c9e11")
+
+_SUMMARIES: dict[tuple[Lane, Reason], str] = {
+    ("drift", Reason.OPENED): "{monitor} has drifted: {reason}",
+    ("drift", Reason.ESCALATED): "{monitor} drifts further: {reason}",
+    ("drift", Reason.REMINDED): "{monitor} still drifts: {reason}",
+    ("drift", Reason.RESOLVED): "{monitor} has stopped drifting: {reason}",
+    ("quality", Reason.OPENED): "the data of {monitor} is broken: {reason}",
+    ("quality", Reason.ESCALATED): "the data of {monitor} is more broken: {reason}",
+    ("quality", Reason.REMINDED): "the data of {monitor} is still broken: {reason}",
+    ("quality", Reason.RESOLVED): "the data of {monitor} is whole again: {reason}",
+}
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a reader finds more.
+
+    Attributes:
+        page: of the monitor.
+        report: of this run; None when none is made.
+    """
+
+    page: str
+    report: str | None
+
+
+def message(
+    transition: Transition, result: CheckResult, monitor: Monitor, *, source: str, links: Links
+) -> Message | None:
+    """The message about what a window did to a lane; None when there is nothing to say.
+
+    Args:
+        transition: of the lane.
+        result: the check behind it.
+        monitor: its configuration.
+        source: the CloudEvents source, without the monitor: a path such as `/drift-monitor/prod`.
+        links: for people.
+    """
+    episode = transition.episode
+    if transition.message is None or episode is None:
+        return None
+    end = result.window.end
+    data: dict[str, object] = {
+        "summary": _SUMMARIES[episode.lane, transition.reason].format(
+            monitor=result.monitor, reason=result.reason
+        ),
+        "monitor": result.monitor,
+        "model": monitor.model.model_dump(),
+        "episode": {"id": episode.id, "lane": episode.lane, "opened": episode.opened, "closed": episode.closed},
+        "reason": result.reason,
+        "verdict": result.verdict,
+        "window": {"start": result.window.start, "end": end},
+        "rows": result.rows,
+        "score": result.score,
+        "threshold": result.threshold,
+        "promise": result.promise,
+        "reference": result.reference and result.reference.model_dump(include={"version", "sha256"}),
+        "features": [
+            f.model_dump(include={"name", "method", "score", "threshold", "effect"}) for f in result.drifted[:MOST]
+        ],
+        "quality": [
+            q.model_dump(include={"check", "feature", "value", "threshold", "message"})
+            for q in result.failed_quality[:MOST]
+        ],
+        "links": {"page": links.page} | ({"report": links.report} if links.report else {}),
+    }
+    return Message(
+        id=str(uuid.uuid5(_NAMESPACE, f"{episode.id} {transition.message} {end.isoformat()}")),
+        type=transition.message,
+        source=f"{quote(source)}/monitors/{quote(result.monitor)}",
+        subject=result.monitor,
+        time=end,
+        group=episode.id,
+        data=data,
+    )

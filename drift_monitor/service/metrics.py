@@ -1,0 +1,185 @@
+"""What Prometheus sees: a projection of the store, never a second state.
+
+`METRICS` is the catalogue; documentation and tests are derived from it. Names go without the prefix
+`drift_monitor_`. A sum over `method` means nothing, and scores compare only as score/threshold.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_latest
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from drift_monitor.core.types import FailureReason
+from drift_monitor.service.counters import Buckets
+
+PREFIX = "drift_monitor_"
+Sample = tuple[tuple[str, ...], float | Buckets]  # label values in the order of the metric's labels
+
+
+class Spec(NamedTuple):
+    """One metric of the catalogue."""
+
+    name: str
+    type: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_M, _F, _R = ("monitor",), ("monitor", "feature"), ("receiver",)
+METRICS: tuple[Spec, ...] = (
+    Spec("build_info", "gauge", "Always 1; what is running.", ("version", "revision", "python_version")),
+    Spec("config_last_reload_successful", "gauge", "Whether the configuration on disk is the one that runs."),
+    Spec("config_last_reload_success_timestamp_seconds", "gauge", "When a configuration was last taken on."),
+    Spec("scheduler_running", "gauge", "Whether due windows are being entered."),
+    Spec("scheduler_next_run_timestamp_seconds", "gauge", "When the next window is due.", _M),
+    Spec("runs_in_progress", "gauge", "Windows being evaluated now.", _M),
+    Spec("runs_due", "gauge", "Windows waiting to be evaluated.", _M),
+    Spec("runs_missed_total", "counter", "Windows that were not evaluated because of downtime.", _M),
+    Spec("metrics_suppressed_series", "gauge", "Per-feature series cut by metrics.max_series."),
+    Spec("monitor_info", "gauge", "Always 1; the model watched.", ("monitor", "model", "model_version", "owner")),
+    Spec("runs_total", "counter", "Windows evaluated, whatever the verdict.", _M),
+    Spec("run_failures_total", "counter", "Windows not judged because something failed.", ("monitor", "reason")),
+    Spec("runs_skipped_total", "counter", "Windows not judged for want of rows.", ("monitor", "reason")),
+    Spec("run_duration_seconds", "histogram", "Time to evaluate a window, by phase.", ("monitor", "phase")),
+    Spec("run_last_duration_seconds", "gauge", "Time the last evaluation took.", _M),
+    Spec("run_last_completion_timestamp_seconds", "gauge", "When the last evaluation ended.", _M),
+    Spec("run_last_success_timestamp_seconds", "gauge", "When a window was last judged.", _M),
+    Spec("run_interval_seconds", "gauge", "Longest time between two windows of the schedule.", _M),
+    Spec("features", "gauge", "Features of the last judged window.", _M),
+    Spec("features_drifted", "gauge", "Features over their thresholds in the last judged window.", _M),
+    Spec("drift_score", "gauge", "The monitor's drift score; compare with its threshold only.", _M),
+    Spec("drift_score_threshold", "gauge", "Drift when the score is above this.", _M),
+    Spec("drift_detected", "gauge", "Whether the last judged window drifted.", _M),
+    Spec(
+        "episode_open", "gauge", "Whether an episode is open in the lane: drift or quality.", ("monitor", "lane")
+    ),
+    Spec("data_quality_failed", "gauge", "Expectations that the last window read does not meet.", _M),
+    Spec("window_rows", "gauge", "Rows of the last window read.", _M),
+    Spec("window_duplicate_rows", "gauge", "Rows of the last window read whose id was seen before.", _M),
+    Spec("window_invalid_rows", "gauge", "Rows of the last window read that could not be used.", _M),
+    Spec("window_start_timestamp_seconds", "gauge", "Start of the last window read.", _M),
+    Spec("window_end_timestamp_seconds", "gauge", "End of the last window read.", _M),
+    Spec("newest_event_timestamp_seconds", "gauge", "Newest event time of the last window read.", _M),
+    Spec("rows_processed_total", "counter", "Rows evaluated.", _M),
+    Spec("reference_info", "gauge", "Always 1; the reference compared with.", ("monitor", "version", "sha256")),
+    Spec("reference_rows", "gauge", "Rows of the training data behind the reference.", _M),
+    Spec("reference_created_timestamp_seconds", "gauge", "When the reference was built.", _M),
+    Spec("reference_loaded_timestamp_seconds", "gauge", "When this process first used the reference.", _M),
+    Spec("feature_drift_score", "gauge", "Score of the deciding method; larger is further.", (*_F, "method")),
+    Spec("feature_drift_score_threshold", "gauge", "The feature drifts above this.", (*_F, "method")),
+    Spec("feature_drift_detected", "gauge", "Whether the feature is over its threshold.", _F),
+    Spec("feature_null_ratio", "gauge", "Share of null rows.", _F),
+    Spec("feature_out_of_range_ratio", "gauge", "Share of rows outside the reference's range.", _F),
+    Spec("feature_new_category_ratio", "gauge", "Share of rows of categories that the reference lacks.", _F),
+    Spec("alerts_total", "counter", "Messages about episodes that opened or got worse.", ("monitor", "severity")),
+    Spec("webhook_requests_total", "counter", "Attempts to deliver a message.", _R),
+    Spec("webhook_request_failures_total", "counter", "Attempts that failed.", ("receiver", "reason")),
+    Spec("webhook_request_duration_seconds", "histogram", "Time an attempt took.", _R),
+    Spec("webhook_last_success_timestamp_seconds", "gauge", "When the receiver last took a message.", _R),
+    Spec("outbox_messages", "gauge", "Messages waiting to be delivered.", _R),
+    Spec("outbox_oldest_message_timestamp_seconds", "gauge", "When the oldest message waiting was made.", _R),
+    Spec("outbox_dead_letters_total", "counter", "Messages given up.", _R),
+)
+_DELIVERY_FAILURES = (
+    *("timeout", "connect", "tls", "blocked", "protocol", "status_4xx", "status_5xx"),
+    *("redirect", "gone", "config", "internal"),
+)
+KNOWN_LABELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # counters that start at 0 for each of these
+    "run_failures_total": {"reason": tuple(FailureReason)},
+    "runs_skipped_total": {"reason": ("insufficient_data",)},
+    "alerts_total": {"severity": ("warning", "critical")},
+    "webhook_request_failures_total": {"reason": _DELIVERY_FAILURES},
+}
+
+
+class Families:
+    """A collector of fixed families."""
+
+    def __init__(self, series: Mapping[str, Sequence[Sample]]) -> None:
+        self._families = [_family(spec, series.get(spec.name, ())) for spec in METRICS]
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric of the catalogue."""
+        return self._families
+
+
+class Exposition:
+    """Renders series once and serves them until there are new ones.
+
+    Rendering 200,000 samples takes seconds, so a scrape waits for no more than compression.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._families = Families({})
+        self._bodies: dict[bool, bytes] = {}
+        self._process = ProcessCollector(registry=None)
+
+    def update(self, series: Mapping[str, Sequence[Sample]]) -> None:
+        """Take on new series and render them in the formats asked for so far.
+
+        Args:
+            series: samples by the name of their metric.
+        """
+        families = Families(series)
+        bodies = {openmetrics: _encode(families, openmetrics=openmetrics) for openmetrics in self._bodies}
+        with self._lock:
+            self._families, self._bodies = families, bodies
+
+    def render(self, accept: str, *, compressed: bool) -> tuple[bytes, str]:
+        """What a scrape gets.
+
+        Args:
+            accept: the Accept header: OpenMetrics where it is named, otherwise Prometheus text.
+            compressed: whether to gzip.
+
+        Returns:
+            Body and Content-Type.
+        """
+        openmetrics = "application/openmetrics-text" in accept
+        with self._lock:
+            if openmetrics not in self._bodies:
+                self._bodies[openmetrics] = _encode(self._families, openmetrics=openmetrics)
+            body = self._bodies[openmetrics]
+        process = _encode(self._process, openmetrics=openmetrics)  # of this moment, unlike the rest
+        body = process.removesuffix(b"# EOF\n") + body
+        kind = OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE_PLAIN_0_0_4
+        return (gzip.compress(body, compresslevel=1) if compressed else body), kind
+
+
+def _encode(collector: Collector, *, openmetrics: bool) -> bytes:
+    encoded: bytes = openmetrics_latest(collector) if openmetrics else generate_latest(collector)  # type: ignore[no-untyped-call]
+    return encoded
+
+
+def _family(spec: Spec, samples: Sequence[Sample]) -> Metric:
+    name = PREFIX + spec.name
+    family = Metric(name.removesuffix("_total") if spec.type == "counter" else name, spec.help, spec.type)
+    for values, value in samples:
+        labels = dict(zip(spec.labels, values, strict=True))
+        if isinstance(value, tuple):
+            _add_histogram(family, labels, *value)
+        else:
+            family.add_sample(name, labels, value)
+    return family
+
+
+def _add_histogram(
+    family: Metric, labels: dict[str, str], bounds: tuple[float, ...], counts: tuple[int, ...], total: float
+) -> None:
+    seen = 0
+    for bound, n in zip((*bounds, float("inf")), counts, strict=True):
+        seen += n
+        le = "+Inf" if bound == float("inf") else repr(float(bound))
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": le}, seen)
+    family.add_sample(f"{family.name}_count", labels, seen)
+    family.add_sample(f"{family.name}_sum", labels, total)

@@ -1,0 +1,100 @@
+"""Pages for people: what is watched, how it stands, and what to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import jinja2
+
+from drift_monitor import __version__
+from drift_monitor.config.models import Config, Monitor
+from drift_monitor.core.types import CheckResult, Episode, Histogram
+from drift_monitor.service.store import Snapshot
+
+_FOLDER = Path(__file__).parent / "web"
+_MOST_FEATURES = 200
+_WIDTH, _HEIGHT = 180, 36  # of a small histogram, in pixels
+
+
+class Pages:
+    """Renders the templates in `web/`. Names come from outside, so everything is escaped."""
+
+    def __init__(self) -> None:
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_FOLDER),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {"number": _number, "time": _time, "bars": bars}
+        self._templates.globals |= {"version": __version__, "width": _WIDTH, "height": _HEIGHT}
+        self.style = (_FOLDER / "style.css").read_bytes()
+
+    def index(self, snapshot: Snapshot, config: Config, status: dict[str, object]) -> bytes:
+        """The list of monitors."""
+        return self._render("index.html", snapshot=snapshot, config=config, status=status)
+
+    def monitor(
+        self,
+        name: str,
+        monitor: Monitor,
+        judged: CheckResult | None,
+        results: Sequence[tuple[int, CheckResult]],
+        episodes: Sequence[Episode],
+        reports: set[int],
+    ) -> bytes:
+        """One monitor: its last judged window, its last runs, its episodes."""
+        return self._render(
+            "monitor.html",
+            name=name,
+            monitor=monitor,
+            judged=judged,
+            features=judged.features[:_MOST_FEATURES] if judged else (),
+            results=results,
+            episodes=episodes,
+            reports=reports,
+        )
+
+    def _render(self, template: str, **values: object) -> bytes:
+        return self._templates.get_template(template).render(**values).encode("utf-8", "replace")
+
+
+def bars(histogram: Histogram) -> list[tuple[str, list[tuple[str, float, float, float, float]]]]:
+    """Two rows of bars, reference beside current, scaled to the tallest.
+
+    Returns:
+        For each bin its label and (class, x, y, width, height) of its bars, in pixels.
+    """
+    tallest = max((*histogram.reference, *histogram.current, 1e-9))
+    step = _WIDTH / max(1, len(histogram.labels))
+    drawn = []
+    pairs = zip(histogram.labels, histogram.reference, histogram.current, strict=True)
+    for i, (label, reference, current) in enumerate(pairs):
+        sides = (("reference", reference, 0.0), ("current", current, 0.45))
+        drawn.append(
+            (
+                f"{label}: reference {reference:.1%}, current {current:.1%}",
+                [
+                    (
+                        side,
+                        round((i + shift) * step, 2),
+                        round(_HEIGHT * (1 - share / tallest), 2),
+                        round(0.45 * step, 2),
+                        round(_HEIGHT * share / tallest, 2),
+                    )
+                    for side, share, shift in sides
+                ],
+            )
+        )
+    return drawn
+
+
+def _number(value: float | None) -> str:
+    return "\u2013" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _time(value: datetime | None) -> str:
+    return "\u2013" if value is None else f"{value:%Y-%m-%d %H:%M}Z"

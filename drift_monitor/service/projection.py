@@ -1,0 +1,284 @@
+"""From what is stored to what is exported: series by metric, with names made safe and a budget kept."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import islice, pairwise, product
+from typing import TypeVar
+
+from drift_monitor import __version__
+from drift_monitor.config.models import Config, Metrics, Schedule
+from drift_monitor.core.types import CheckResult, FeatureResult, Outcome
+from drift_monitor.service.counters import Series
+from drift_monitor.service.metrics import KNOWN_LABELS, METRICS, Sample, Spec
+from drift_monitor.service.scheduler import EPOCH, fires_after
+from drift_monitor.service.store import Snapshot
+
+_T = TypeVar("_T")
+_LONGEST_LABEL = 200  # characters
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class View:
+    """All that metrics are drawn from.
+
+    Attributes:
+        reloaded: when the configuration was last taken on.
+        next_runs, due, running: by monitor.
+        loaded: (monitor, sha256 of a reference) -> when this process first used it.
+    """
+
+    config: Config
+    snapshot: Snapshot
+    reload_ok: bool
+    reloaded: datetime
+    scheduler_running: bool
+    next_runs: Mapping[str, datetime] = field(default_factory=dict)
+    due: Mapping[str, int] = field(default_factory=dict)
+    running: Mapping[str, int] = field(default_factory=dict)
+    loaded: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
+
+    def last_read(self, monitor: str) -> CheckResult | None:
+        """The newest window whose rows were read, judged or not."""
+        latest = self.snapshot.latest.get(monitor)
+        return (
+            latest if latest is not None and latest.failure is None else self.snapshot.latest_judged.get(monitor)
+        )
+
+
+def clean(text: str) -> str:
+    r"""A name that is safe as a label value: of bounded length, without control characters and lone surrogates.
+
+    Example:
+        >>> clean("a\nb\ud800c") == "a\ufffdb\ufffdc"
+        True
+    """
+    return _UNSAFE.sub("\ufffd", text)[:_LONGEST_LABEL]
+
+
+def unique(names: Iterable[str]) -> dict[str, str]:
+    r"""Clean names, keeping different ones different.
+
+    Example:
+        >>> list(unique(["a", "b\x01", "b\x02"]).values()) == ["a", "b\ufffd", "b\ufffd~2"]
+        True
+    """
+    labels: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        label, n = clean(name), 1
+        while label in taken:
+            n += 1
+            label = f"{clean(name)}~{n}"
+        taken.add(label)
+        labels[name] = label
+    return labels
+
+
+def longest_interval(schedule: Schedule) -> timedelta:
+    """The longest time between two fire times in a row, seen over two weeks or, if they are rarer, the next two.
+
+    Example:
+        >>> longest_interval(Schedule(cron="0 6 * * mon-fri"))
+        datetime.timedelta(days=3)
+    """
+    if schedule.every is not None:
+        return schedule.every
+    fires = list(islice(fires_after(schedule, EPOCH), 2))
+    for fire in islice(fires_after(schedule, fires[-1]), 2000) if fires else ():
+        if fire - fires[0] > timedelta(days=15):
+            break
+        fires.append(fire)
+    return max((b - a for a, b in pairwise(fires)), default=timedelta(0))
+
+
+def project(view: View) -> dict[str, list[Sample]]:
+    """Every series, by the name of its metric."""
+    series: dict[str, list[Sample]] = defaultdict(list)
+    for name, labels, value in (*_daemon(view), *_monitors(view), *_features(view), *_outbox(view)):
+        series[name].append((labels, value))
+    receivers = _receivers(view)
+    for spec in METRICS:
+        if spec.type == "counter":
+            series[spec.name] = _counters(spec, view, receivers)
+        elif spec.type == "histogram":
+            series[spec.name] = _histograms(spec, view, receivers)
+    return series
+
+
+_Value = tuple[str, tuple[str, ...], float]  # metric, label values, value
+
+
+def _daemon(view: View) -> Iterator[_Value]:
+    yield "build_info", (__version__, "", platform.python_version()), 1
+    yield "config_last_reload_successful", (), view.reload_ok
+    yield "config_last_reload_success_timestamp_seconds", (), view.reloaded.timestamp()
+    yield "scheduler_running", (), view.scheduler_running
+
+
+def _monitors(view: View) -> Iterator[_Value]:
+    for name, monitor in view.config.monitors.items():
+        of = (name,)
+        model = monitor.model
+        yield "monitor_info", (name, clean(model.name), clean(model.version), clean(model.owner)), 1
+        yield "run_interval_seconds", of, longest_interval(monitor.schedule).total_seconds()
+        yield "runs_due", of, view.due.get(name, 0)
+        yield "runs_in_progress", of, view.running.get(name, 0)
+        if name in view.next_runs:
+            yield "scheduler_next_run_timestamp_seconds", of, view.next_runs[name].timestamp()
+        if name in view.snapshot.finished:
+            yield "run_last_completion_timestamp_seconds", of, view.snapshot.finished[name].timestamp()
+        if name in view.snapshot.succeeded:
+            yield "run_last_success_timestamp_seconds", of, view.snapshot.succeeded[name].timestamp()
+        if (latest := view.snapshot.latest.get(name)) is not None:
+            yield "run_last_duration_seconds", of, sum(latest.seconds.values())
+        if (read := view.last_read(name)) is not None:
+            yield from _window(of, read)
+        if (judged := view.snapshot.latest_judged.get(name)) is not None:
+            yield from _drift(of, judged)
+            yield from _reference(view, name, judged)
+        for lane in ("drift", "quality"):
+            is_open = any(e.monitor == name and e.lane == lane for e in view.snapshot.open_episodes)
+            yield "episode_open", (name, lane), is_open
+
+
+def _window(of: tuple[str], read: CheckResult) -> Iterator[_Value]:
+    yield "data_quality_failed", of, len(read.failed_quality)
+    yield "window_rows", of, read.rows
+    yield "window_invalid_rows", of, read.invalid_rows
+    yield "window_start_timestamp_seconds", of, read.window.start.timestamp()
+    yield "window_end_timestamp_seconds", of, read.window.end.timestamp()
+    if read.duplicate_rows is not None:
+        yield "window_duplicate_rows", of, read.duplicate_rows
+    if read.newest_event is not None:
+        yield "newest_event_timestamp_seconds", of, read.newest_event.timestamp()
+
+
+def _drift(of: tuple[str], judged: CheckResult) -> Iterator[_Value]:
+    yield "features", of, len(judged.features)
+    yield "features_drifted", of, len(judged.drifted)
+    yield "drift_detected", of, judged.verdict is Outcome.DRIFT
+    if judged.score is not None:
+        yield "drift_score", of, judged.score
+    if judged.threshold is not None:
+        yield "drift_score_threshold", of, judged.threshold
+
+
+def _reference(view: View, name: str, judged: CheckResult) -> Iterator[_Value]:
+    if (reference := judged.reference) is None:
+        return
+    yield "reference_info", (name, clean(reference.version), reference.sha256), 1
+    yield "reference_rows", (name,), reference.rows
+    yield "reference_created_timestamp_seconds", (name,), reference.created.timestamp()
+    if (loaded := view.loaded.get((name, reference.sha256))) is not None:
+        yield "reference_loaded_timestamp_seconds", (name,), loaded.timestamp()
+
+
+def _features(view: View) -> Iterator[_Value]:
+    """Per-feature series within the budget, which the monitors share fairly; the most drifted come first."""
+    metrics = view.config.metrics
+    wanted: dict[str, list[list[_Value]]] = {}
+    for name in view.config.monitors:
+        if (judged := view.snapshot.latest_judged.get(name)) is not None:
+            labels = unique(f.name for f in judged.features)
+            wanted[name] = [list(_feature((name, labels[f.name]), f)) for f in _chosen(judged.features, metrics)]
+    shares = fair_shares({name: sum(map(len, lists)) for name, lists in wanted.items()}, metrics.max_series)
+    cut = 0
+    for name, lists in wanted.items():
+        left = shares[name]
+        for series in lists:
+            if len(series) > left:  # a feature is exported whole, and the less drifted ones after it not at all
+                left = 0
+                cut += len(series)
+                continue
+            left -= len(series)
+            yield from series
+    yield "metrics_suppressed_series", (), cut
+
+
+def fair_shares(demands: Mapping[str, int], budget: int) -> dict[str, int]:
+    """Share a budget so that nobody gets more than they ask for and nobody less than another unless they ask less.
+
+    Example:
+        >>> fair_shares({"a": 2, "b": 9, "c": 9}, 12)
+        {'a': 2, 'b': 5, 'c': 5}
+    """
+    shares = {}
+    for n, (name, demand) in enumerate(sorted(demands.items(), key=lambda item: item[1])):
+        shares[name] = min(demand, budget // (len(demands) - n))
+        budget -= shares[name]
+    return shares
+
+
+def _chosen(features: Sequence[FeatureResult], metrics: Metrics) -> Sequence[FeatureResult]:
+    match metrics.features:
+        case "all":
+            return features
+        case "drifted":
+            return [f for f in features if f.drifted]
+        case "top_k":
+            return features[: metrics.top_k]
+        case "none":
+            return ()
+
+
+def _feature(of: tuple[str, str], feature: FeatureResult) -> Iterator[_Value]:
+    yield "feature_drift_detected", of, feature.drifted
+    if feature.method is not None:
+        if feature.score is not None:
+            yield "feature_drift_score", (*of, feature.method), feature.score
+        if feature.threshold is not None:
+            yield "feature_drift_score_threshold", (*of, feature.method), feature.threshold
+    for what in ("null_ratio", "out_of_range_ratio", "new_category_ratio"):
+        if (value := getattr(feature, what)) is not None:
+            yield f"feature_{what}", of, value
+
+
+def _receivers(view: View) -> list[str]:
+    """Those configured, and those that still have messages waiting."""
+    waiting = {receiver for receiver, state in view.snapshot.outbox if state == "pending"}
+    return [*view.config.receivers, *sorted(waiting - view.config.receivers.keys())]
+
+
+def _outbox(view: View) -> Iterator[_Value]:
+    for receiver in _receivers(view):
+        count, oldest = view.snapshot.outbox.get((receiver, "pending"), (0, None))
+        yield "outbox_messages", (receiver,), count
+        if oldest is not None:
+            yield "outbox_oldest_message_timestamp_seconds", (receiver,), oldest.timestamp()
+        if (last := view.snapshot.last_delivery.get(receiver)) is not None:
+            yield "webhook_last_success_timestamp_seconds", (receiver,), last.timestamp()
+
+
+def _stored(
+    spec: Spec, view: View, receivers: Sequence[str], stored: Mapping[Series, _T]
+) -> Iterator[tuple[tuple[str, ...], _T]]:
+    """The stored series of a metric whose monitor or receiver still exists."""
+    known = {"monitor": view.config.monitors, "receiver": receivers}
+    for (name, pairs), value in stored.items():
+        labels = dict(pairs)
+        if (
+            name == spec.name
+            and labels.keys() == set(spec.labels)
+            and all(label not in known or text in known[label] for label, text in pairs)
+        ):
+            yield tuple(clean(labels[label]) for label in spec.labels), value
+
+
+def _counters(spec: Spec, view: View, receivers: Sequence[str]) -> list[Sample]:
+    known: dict[str, Sequence[str]] = {"monitor": list(view.config.monitors), "receiver": receivers}
+    known.update(KNOWN_LABELS.get(spec.name, {}))
+    values = dict.fromkeys(product(*(known[label] for label in spec.labels)), 0.0)
+    for labels, value in _stored(spec, view, receivers, view.snapshot.counters):
+        values[labels] = value
+    return list(values.items())
+
+
+def _histograms(spec: Spec, view: View, receivers: Sequence[str]) -> list[Sample]:
+    return list(_stored(spec, view, receivers, view.snapshot.histograms))
