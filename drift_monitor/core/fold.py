@@ -148,13 +148,7 @@ def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
     counts = np.diff(bounds)
     if not len(a):
         return NumericProfile(counts, np.zeros_like(counts), 0, 0, column.null_count, nans, pos_inf, neg_inf)
-    # a large unit divides before the subtraction, so that values near the largest float do not overflow there;
-    # a small unit may make infinities, which count as saturated
-    with np.errstate(over="ignore"):
-        if spec.unit > 1:
-            q = np.rint(a / spec.unit - spec.origin / spec.unit)
-        else:
-            q = np.rint((a - spec.origin) / spec.unit)
+    q = spec.units(a)  # infinities among them count as saturated
     saturated = int(np.searchsorted(q, -_LIMIT, "left") + len(q) - np.searchsorted(q, _LIMIT, "right"))
     if saturated:
         q = np.clip(q, -_LIMIT, _LIMIT)

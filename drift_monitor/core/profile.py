@@ -97,6 +97,17 @@ class NumericSpec:
         unit = 2.0 ** min(math.ceil(math.log2(half / (_RANGE // 2))), 1000)
         return cls(name, distinct, origin, unit, exact, kind, role)
 
+    def units(self, values: Floats) -> Floats:
+        """Finite values as whole numbers of the unit, counted from the origin.
+
+        A large unit divides before the subtraction, so that values near the largest float do not overflow there;
+        a small unit may make infinities.
+        """
+        with np.errstate(over="ignore"):
+            if self.unit > 1:
+                return np.rint(values / self.unit - self.origin / self.unit)
+            return np.rint((values - self.origin) / self.unit)
+
 
 @dataclass(frozen=True, eq=False)
 class CategoricalSpec:

@@ -1,1 +1,54 @@
-"""Where live rows come from. One file a source, one line here."""
+"""Where live rows come from. One file a source, one line in `SOURCES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import pyarrow as pa
+
+from drift_monitor.config import models
+from drift_monitor.core.types import Kind, Window
+from drift_monitor.sources.files import open_files
+
+
+class Split(Protocol):
+    """A part of a source that can be read on its own, in any order, by any process: a plain picklable record."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows it holds at most; None when that is not known before reading."""
+
+
+S = TypeVar("S", bound=Split)
+
+
+class Source(Protocol[S]):
+    """Rows as Arrow record batches of bounded size, of just the columns asked for.
+
+    All methods raise SourceError for what cannot be read and SchemaError for columns that do not fit
+    together; both say where.
+    """
+
+    def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:
+        """The columns of the part that may hold rows of the window, without reading rows.
+
+        Args:
+            window: the stretch of event time; None for all.
+            only: the columns that the caller will ask for: these have to be of one type throughout, and either
+                everywhere or nowhere. None: all of them have to.
+        """
+
+    def splits(self, window: Window | None) -> Sequence[S]:
+        """The parts that may hold rows of the window."""
+
+    def batches(self, split: S, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a split that are in its window.
+
+        The timestamp column comes as `timestamp[us, UTC]` whatever it was. It is null in rows whose time
+        cannot be read: the caller counts them and leaves them out.
+        """
+
+
+SOURCES: Final[Mapping[str, Callable[[models.Source, Mapping[str, Kind]], Source[Any]]]] = {"files": open_files}
+"""Source type -> open(configuration, kinds of the features, which formats without types need)."""

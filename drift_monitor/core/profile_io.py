@@ -1,0 +1,289 @@
+"""Profiles and their cells as Arrow tables: a versioned format that any reader of Parquet can look into.
+
+Cells without rows are left out. Sums are stored as what is left after each row of a cell has been counted at the
+cell's lower edge, which is nothing for values that lie on an edge and little for the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.profile import (
+    CategoricalProfile,
+    CategoricalSpec,
+    FeatureProfile,
+    Ids,
+    Ints,
+    NumericProfile,
+    NumericSpec,
+    Profile,
+    Spec,
+    bounded,
+)
+
+FORMAT: Final = 1
+_VERSION: Final = b"drift-monitor profile format"
+
+SPECS: Final = pa.schema(
+    [
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("role", pa.string()),
+        ("edges", pa.list_(pa.float64())),
+        ("origin", pa.float64()),
+        ("unit", pa.float64()),
+        ("exact", pa.bool_()),
+        ("categories", pa.list_(pa.string())),
+        ("complete", pa.bool_()),
+    ],
+    metadata={_VERSION: str(FORMAT).encode()},
+)
+PROFILES: Final = pa.schema(
+    [
+        ("feature", pa.string()),  # null: the bucket as a whole
+        ("bucket", pa.int64()),
+        ("rows", pa.int64()),
+        ("oldest", pa.int64()),
+        ("newest", pa.int64()),
+        ("ids", pa.list_(pa.uint64())),
+        ("ids_counts", pa.list_(pa.int64())),
+        ("ids_level", pa.int32()),
+        ("ids_rows", pa.int64()),
+        ("cells", pa.list_(pa.int32())),
+        ("counts", pa.list_(pa.int64())),
+        ("sums", pa.list_(pa.int64())),
+        ("squares", pa.decimal128(38, 0)),
+        ("saturated", pa.int64()),
+        ("nulls", pa.int64()),
+        ("nans", pa.int64()),
+        ("pos_inf", pa.int64()),
+        ("neg_inf", pa.int64()),
+        ("minimum", pa.float64()),
+        ("maximum", pa.float64()),
+        ("other", pa.int64()),
+        ("unseen", pa.list_(pa.string())),
+        ("unseen_counts", pa.list_(pa.int64())),
+    ],
+    metadata={_VERSION: str(FORMAT).encode()},
+)
+_NUMBERS: Final = ("saturated", "nulls", "nans", "pos_inf", "neg_inf")
+
+
+def specs_to_table(specs: Sequence[Spec]) -> pa.Table:
+    """One row a feature, with its cells."""
+    rows = []
+    for spec in specs:
+        row: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "role": spec.role}
+        if isinstance(spec, NumericSpec):
+            row |= {"edges": spec.edges, "origin": spec.origin, "unit": spec.unit, "exact": spec.exact}
+        else:
+            row |= {"categories": spec.categories, "complete": spec.complete}
+        rows.append(row)
+    return pa.Table.from_pylist(rows, SPECS)
+
+
+def specs_from_table(table: pa.Table) -> tuple[Spec, ...]:
+    """The inverse of `specs_to_table`.
+
+    Raises:
+        BadReferenceError: it is of another version of the format.
+    """
+    _check(table.schema, SPECS)
+    return tuple(
+        NumericSpec(
+            row["name"],
+            np.array(row["edges"], np.float64),
+            row["origin"],
+            row["unit"],
+            row["exact"],
+            row["kind"],
+            row["role"],
+        )
+        if row["edges"] is not None
+        else CategoricalSpec(row["name"], tuple(row["categories"]), row["complete"], row["kind"], row["role"])
+        for row in table.to_pylist()
+    )
+
+
+def profiles_to_table(profiles: Mapping[int, Profile], specs: Sequence[Spec]) -> pa.Table:
+    """One row a bucket and feature, after one row a bucket.
+
+    Args:
+        profiles: by start of bucket.
+        specs: the cells they were counted on.
+    """
+    whole = [_bucket_row(bucket, profiles[bucket]) for bucket in sorted(profiles)]
+    return pa.concat_tables(
+        [
+            pa.Table.from_pylist(whole, PROFILES),
+            *(
+                features_to_table(
+                    spec,
+                    {b: profiles[b].features[spec.name] for b in profiles if spec.name in profiles[b].features},
+                )
+                for spec in specs
+            ),
+        ]
+    )
+
+
+def features_to_table(spec: Spec, profiles: Mapping[int, FeatureProfile]) -> pa.Table:
+    """The rows of one feature, by bucket."""
+    base = _base(spec)
+    rows = [_feature_row(spec.name, bucket, profiles[bucket], base) for bucket in sorted(profiles)]
+    return pa.Table.from_pylist(rows, PROFILES)
+
+
+def profiles_from_table(
+    table: pa.Table, specs: Iterable[Spec], *, width: int | None = None, only: Collection[int] | None = None
+) -> dict[int, Profile]:
+    """The inverse of `profiles_to_table`; on request, merged into longer buckets.
+
+    Args:
+        table: of profiles.
+        specs: the features wanted, with the cells they were counted on.
+        width: length of the buckets wanted, in microseconds; None for those of the table.
+        only: starts of the buckets that get features; the others are without. None: all do.
+
+    Raises:
+        BadReferenceError: it is of another version of the format.
+    """
+    _check(table.schema, PROFILES)
+    starts = np.asarray(table["bucket"].to_numpy())
+    if width is not None:
+        starts = starts // width * width
+    names = table["feature"].combine_chunks().dictionary_encode()
+    codes = names.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    code_of = {name: i for i, name in enumerate(names.dictionary.to_pylist())}
+    features: dict[int, dict[str, FeatureProfile]] = {start: {} for start in np.unique(starts).tolist()}
+    wanted = np.isin(starts, np.array(sorted(only), np.int64)) if only is not None else np.full(len(starts), True)
+    for spec in specs:
+        rows = np.flatnonzero((codes == code_of.get(spec.name, -2)) & wanted)
+        for start, profile in _features(spec, table.take(pa.array(rows)), starts[rows]).items():
+            features[start][spec.name] = profile
+    buckets: dict[int, Profile] = {}
+    whole = np.flatnonzero(codes == -1)
+    for start, row in zip(starts[whole].tolist(), table.take(pa.array(whole)).to_pylist(), strict=True):
+        part = Profile(row["rows"], {}, row["oldest"], row["newest"], _ids(row))
+        buckets[start] = buckets[start].merge(part) if start in buckets else part
+    return {start: replace(bucket, features=features[start]) for start, bucket in buckets.items()}
+
+
+def _check(found: pa.Schema, wanted: pa.Schema) -> None:
+    version = (found.metadata or {}).get(_VERSION, b"none").decode("utf-8", "replace")
+    if version != str(FORMAT):
+        raise BadReferenceError(
+            f"profiles of format {version} cannot be read: this version of drift-monitor reads format {FORMAT}"
+        )
+    if found.names != wanted.names:
+        raise BadReferenceError(f"profiles have the columns {found.names} and not {wanted.names}")
+
+
+def _base(spec: Spec) -> Ints:
+    """Units at the lower edge of each cell; the first cell has none, and is given its upper edge."""
+    if not isinstance(spec, NumericSpec):
+        return np.zeros(0, np.int64)
+    units = spec.units(spec.edges).astype(np.int64)
+    return np.concatenate((units[:1], np.repeat(units, 2)))
+
+
+def _ids(row: Mapping[str, Any]) -> Ids | None:
+    if row["ids"] is None:
+        return None
+    hashes, counts = np.array(row["ids"], np.uint64), np.array(row["ids_counts"], np.int64)
+    return Ids(hashes, counts, row["ids_level"], row["ids_rows"])
+
+
+def _bucket_row(bucket: int, profile: Profile) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "bucket": bucket,
+        "rows": profile.rows,
+        "oldest": profile.oldest,
+        "newest": profile.newest,
+    }
+    ids = profile.ids
+    if ids is None:
+        return row
+    return row | {"ids": ids.hashes, "ids_counts": ids.counts, "ids_level": ids.level, "ids_rows": ids.rows}
+
+
+def _feature_row(name: str, bucket: int, profile: FeatureProfile, base: Ints) -> dict[str, Any]:
+    cells = np.flatnonzero(profile.counts)
+    row: dict[str, Any] = {
+        "feature": name,
+        "bucket": bucket,
+        "cells": cells.astype(np.int32),
+        "counts": profile.counts[cells],
+        "nulls": profile.nulls,
+    }
+    if isinstance(profile, NumericProfile):
+        row |= {field: getattr(profile, field) for field in _NUMBERS}
+        row["sums"] = profile.sums[cells] - profile.counts[cells] * base[cells]
+        row["squares"] = profile.squares
+        row["minimum"] = None if math.isnan(profile.minimum) else profile.minimum
+        row["maximum"] = None if math.isnan(profile.maximum) else profile.maximum
+    else:
+        names = sorted(profile.unseen)
+        row |= {"other": profile.other, "unseen": names, "unseen_counts": [profile.unseen[n] for n in names]}
+    return row
+
+
+def _features(spec: Spec, table: pa.Table, starts: Ints) -> dict[int, FeatureProfile]:
+    """The profiles of one feature by bucket; `starts` has the bucket of each row."""
+    distinct, group = np.unique(starts, return_inverse=True)
+    columns = {name: table[name].combine_chunks() for name in PROFILES.names}
+    lengths = np.diff(columns["cells"].offsets.to_numpy())
+    cells = columns["cells"].flatten().to_numpy()
+    found = columns["counts"].flatten().to_numpy()
+    width = len(spec.categories) if isinstance(spec, CategoricalSpec) else 2 * len(spec.edges) + 1
+    at = np.repeat(group, lengths), cells
+    counts = np.zeros((len(distinct), width), np.int64)
+    np.add.at(counts, at, found)
+    totals = {name: _totals(columns[name], group, len(distinct)) for name in (*_NUMBERS, "other")}
+    if isinstance(spec, CategoricalSpec):
+        unseen: list[dict[str, int]] = [{} for _ in distinct]
+        for i, names, numbers in zip(
+            group.tolist(), columns["unseen"].to_pylist(), columns["unseen_counts"].to_pylist(), strict=True
+        ):
+            for name, count in zip(names, numbers, strict=True):
+                unseen[i][name] = unseen[i].get(name, 0) + count
+        return {
+            start: CategoricalProfile(counts[i], totals["other"][i], bounded(unseen[i]), totals["nulls"][i])
+            for i, start in enumerate(distinct.tolist())
+        }
+    sums = np.zeros_like(counts)
+    np.add.at(sums, at, columns["sums"].flatten().to_numpy() + found * _base(spec)[cells])
+    squares = [0] * len(distinct)
+    for i, square in zip(group.tolist(), columns["squares"].to_pylist(), strict=True):
+        squares[i] += int(square)
+    low, high = np.full((2, len(distinct)), np.nan)
+    np.fmin.at(low, group, columns["minimum"].to_numpy(zero_copy_only=False))
+    np.fmax.at(high, group, columns["maximum"].to_numpy(zero_copy_only=False))
+    return {
+        start: NumericProfile(
+            counts[i],
+            sums[i],
+            squares[i],
+            totals["saturated"][i],
+            totals["nulls"][i],
+            totals["nans"][i],
+            totals["pos_inf"][i],
+            totals["neg_inf"][i],
+            float(low[i]),
+            float(high[i]),
+        )
+        for i, start in enumerate(distinct.tolist())
+    }
+
+
+def _totals(column: pa.Array, group: Ints, buckets: int) -> list[int]:
+    total = np.zeros(buckets, np.int64)
+    np.add.at(total, group, column.fill_null(0).to_numpy(zero_copy_only=False))
+    return [int(n) for n in total]

@@ -1,0 +1,244 @@
+"""Training data -> a version of a reference."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drift_monitor.config.models import Columns, FilesSource
+from drift_monitor.core.errors import BadReferenceError, SchemaError, SourceError
+from drift_monitor.core.profile import (
+    CategoricalProfile,
+    FeatureProfile,
+    Ids,
+    NumericProfile,
+    Profile,
+    Spec,
+    empty,
+    merge,
+)
+from drift_monitor.core.profile_io import PROFILES, features_to_table, profiles_to_table, specs_to_table
+from drift_monitor.core.types import Kind
+from drift_monitor.reference.features import doubt, fit, plan
+from drift_monitor.reference.manifest import NAME, Feature, Manifest, Training
+from drift_monitor.reference.rows import Rows
+from drift_monitor.reference.version import (
+    BUCKETS,
+    CELLS,
+    FILES,
+    SAMPLE,
+    WHOLE,
+    Reference,
+    find_version,
+    hash_file,
+    make_current,
+    open_reference,
+    sync_folder,
+    write_durably,
+)
+
+
+def build_reference(
+    training: Path,
+    folder: Path,
+    *,
+    columns: Columns,
+    timestamp: str | None,
+    bucket: timedelta,
+    timezone: str = "UTC",
+    format: Literal["auto", "parquet", "csv", "jsonl"] = "auto",  # noqa: A002 - the name it has in the configuration
+    created: datetime,
+    seed: int = 0,
+    sample_rows: int = 20_000,
+    split: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Reference:
+    """Build a version and make it the current one. The same data gives the same version again, not another.
+
+    Args:
+        training: a file, a folder or a glob: Parquet, CSV or JSONL.
+        folder: of the reference; made if need be.
+        columns: what the columns mean.
+        timestamp: column of event time; None when there is none.
+        bucket: length of the profiles that are kept.
+        timezone: of times that carry none.
+        format: of the files; `auto` goes by their names.
+        created: the time of the build.
+        seed: of the row sample.
+        sample_rows: rows in it at most.
+        split: how the training rows were chosen, in words.
+        progress: called with (steps done, steps in all).
+
+    Raises:
+        BadReferenceError: the data cannot be read or used; the message names file and column.
+    """
+    source = FilesSource(path=str(training), format=format, timestamp=timestamp, timezone=timezone)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as temporary:
+            target = Path(temporary) / "version"
+            target.mkdir()
+            texts: dict[str, Kind] = {} if columns.id is None else {columns.id: "categorical"}
+            rows = Rows.open(source, {**texts, **columns.kinds}, bucket, Path(temporary))
+            content = _write(rows, target, columns, seed, sample_rows, progress or (lambda _done, _all: None))
+            manifest = Manifest(
+                version="",
+                sha256="",
+                created=created,
+                training=_training(rows.paths),
+                columns=columns,
+                timestamp=timestamp,
+                timezone=timezone,
+                bucket=bucket.total_seconds(),
+                split=split,
+                seed=seed,
+                packages=_packages(),
+                files={name: hash_file(target / name) for name in FILES},
+                **content,
+            ).sealed()
+            write_durably(target / NAME, manifest.model_dump_json(indent=2).encode() + b"\n")
+            version = _put_in_place(target, folder, manifest)
+        make_current(folder, version)
+    except (SourceError, SchemaError) as error:
+        raise BadReferenceError(f"no reference can be built: {error}") from error
+    except OSError as error:
+        raise BadReferenceError(f"no reference can be built in {folder}: {error.strerror or error}") from error
+    return open_reference(folder, version)
+
+
+def _put_in_place(target: Path, folder: Path, manifest: Manifest) -> str:
+    """Rename the finished version to its name, unless its content is there already and intact."""
+    existing = find_version(folder, manifest.sha256)
+    if existing is not None:
+        try:
+            open_reference(existing)
+        except BadReferenceError:
+            existing.rename(target.with_name("damaged"))
+        else:
+            return existing.name
+    sync_folder(target)
+    target.rename(folder / manifest.version)
+    sync_folder(folder)
+    return manifest.version
+
+
+def _training(paths: Sequence[str]) -> Training:
+    hashes = [hash_file(Path(path)) for path in paths]
+    joined = hashlib.sha256("".join(h.sha256 for h in hashes).encode()).hexdigest()
+    return Training(
+        files=tuple(Path(path).name for path in paths),
+        bytes=sum(h.bytes for h in hashes),
+        sha256=hashes[0].sha256 if len(hashes) == 1 else joined,
+    )
+
+
+def _packages() -> dict[str, str]:
+    names = ("drift-monitor", "numpy", "pyarrow", "scipy")
+    return {"python": platform.python_version()} | {name: package_version(name) for name in names}
+
+
+def _write(
+    rows: Rows,
+    target: Path,
+    columns: Columns,
+    seed: int,
+    sample_rows: int,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Write all files of a version but the manifest; returns what the manifest says of them."""
+    planned, warnings = plan(rows.schema, columns, rows.timestamp)
+    steps = len(planned) + 2
+    specs: list[Spec] = []
+    whole: dict[str, FeatureProfile] = {}
+    features: list[Feature] = []
+    buckets = rows.buckets()
+    with _writer(target / BUCKETS, PROFILES) as writer:
+        writer.write_table(profiles_to_table(buckets, ()))
+        progress(1, steps)
+        for done, feature in enumerate(planned, 2):
+            column = rows.column(feature.name, categorical=feature.kind in {"categorical", "boolean"})
+            try:
+                spec = fit(feature, column)
+            except SchemaError as error:
+                warnings.append(f"{error}: it is not watched")
+            else:
+                parts = rows.profiles(spec, column)
+                writer.write_table(features_to_table(spec, parts))
+                whole[spec.name] = reduce(_merged, parts.values(), empty(spec))
+                specs.append(spec)
+                features.append(feature.model_copy(update={"warning": doubt(spec, whole[spec.name], column.type)}))
+            progress(done, steps)
+    if not specs:
+        raise BadReferenceError(
+            "no reference can be built: no column of the training data is left to watch"
+            + "".join(f"; {warning}" for warning in warnings)
+        )
+    if rows.invalid:
+        warnings.append(f"{rows.invalid} rows were left out: column {rows.timestamp!r} has no readable time there")
+    profile = _whole(buckets, whole, rows.ids(columns.id))
+    apart = [name for name in (columns.label, rows.timestamp) if name is not None and name in rows.schema.names]
+    wanted = dict.fromkeys([*whole, *apart])
+    sample = rows.sample(list(wanted), sample_rows, seed)
+    for name, table in (
+        (CELLS, specs_to_table(specs)),
+        (WHOLE, profiles_to_table({0: profile}, specs)),
+        (SAMPLE, sample),
+    ):
+        with _writer(target / name, table.schema) as writer:
+            writer.write_table(table)
+    progress(steps, steps)
+    return {
+        "rows": profile.rows,
+        "invalid_rows": rows.invalid,
+        "start": _moment(profile.oldest),
+        "end": _moment(profile.newest),
+        "schema_": {field.name: str(field.type) for field in rows.schema},
+        "features": tuple(features),
+        "sample_rows": sample.num_rows,
+        "warnings": tuple(warnings),
+    }
+
+
+@contextmanager
+def _writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Small files: zstd does well on runs of small differences."""
+    with path.open("wb") as file:
+        with pq.ParquetWriter(file, schema, compression="zstd", compression_level=9) as writer:
+            yield writer
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _whole(buckets: Mapping[int, Profile], features: Mapping[str, FeatureProfile], ids: Ids | None) -> Profile:
+    merged = merge(buckets.values())
+    if merged is None:
+        raise BadReferenceError(
+            "no reference can be built: the training data has no rows with a readable event time"
+        )
+    return replace(merged, features=features, ids=ids)
+
+
+def _merged(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:
+    match a, b:
+        case NumericProfile() as x, NumericProfile() as y:
+            return x.merge(y)
+        case CategoricalProfile() as x, CategoricalProfile() as y:
+            return x.merge(y)
+    raise TypeError(f"{type(a).__name__} and {type(b).__name__} are of different kinds")
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)

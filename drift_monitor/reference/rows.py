@@ -1,0 +1,148 @@
+"""The rows of training data, column by column: one column at a time is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drift_monitor.config.models import FilesSource
+from drift_monitor.core.fold import hash_ids, profile_buckets
+from drift_monitor.core.profile import FeatureProfile, Ids, Profile, Spec
+from drift_monitor.core.types import Kind
+from drift_monitor.sources.files import Files, open_files
+from drift_monitor.sources.sample import sample_rows
+from drift_monitor.sources.text_kinds import text_kinds
+
+_IDS_STORED: Final = 1 << 14  # enough to estimate the share of duplicates, and a version stays small
+_ROW_GROUP: Final = 1 << 17
+_TIME: Final = "\0event time"  # no Parquet column has such a name, so none is covered
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Training data that can be read by column.
+
+    Attributes:
+        paths: of the training data, as it was given.
+        files: to read from: Parquet, with text rewritten.
+        bucket: length of the buckets of event time.
+        times: event times of the rows that have one, by bucket, in microseconds; None without a timestamp column.
+        keep: which rows these are, in the order in which columns are given; None when it is all, as they come.
+        invalid: rows without a readable event time.
+    """
+
+    paths: list[str]
+    files: Files
+    schema: pa.Schema
+    timestamp: str | None
+    bucket: timedelta
+    times: pa.Array | None
+    keep: pa.Array | None
+    invalid: int
+
+    @classmethod
+    def open(cls, source: FilesSource, kinds: Mapping[str, Kind], bucket: timedelta, temporary: Path) -> Self:
+        """Look at the columns, and read the event times.
+
+        Args:
+            source: the files.
+            kinds: of columns, where their types would imply another.
+            bucket: length of the buckets of event time.
+            temporary: a folder, in which text is rewritten as Parquet.
+        """
+        given = open_files(source, kinds)
+        files = _as_parquet(given, source, kinds, temporary / "training.parquet")
+        schema = files.columns()
+        if source.timestamp is None or source.timestamp not in schema.names:
+            return cls(given.paths, files, schema, None, bucket, None, None, 0)
+        times = _read(files, source.timestamp)
+        raw = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        valid = times.is_valid().to_numpy(zero_copy_only=False)
+        keep = np.flatnonzero(valid)
+        buckets = raw[keep] // (bucket // timedelta(microseconds=1))
+        if (buckets[1:] < buckets[:-1]).any():
+            keep = keep[np.argsort(buckets, kind="stable")]
+        elif len(keep) == len(raw):
+            return cls(given.paths, files, schema, source.timestamp, bucket, times, None, 0)
+        rows = pa.array(keep)
+        return cls(
+            given.paths, files, schema, source.timestamp, bucket, times.take(rows), rows, len(raw) - len(keep)
+        )
+
+    def column(self, name: str, *, categorical: bool = False) -> pa.Array:
+        """All values of a column, by bucket; on request as a dictionary of its categories."""
+        column = _read(self.files, name)
+        if categorical and not isinstance(column.type, pa.DictionaryType):
+            column = column.dictionary_encode()
+        return column if self.keep is None else column.take(self.keep)
+
+    def buckets(self) -> dict[int, Profile]:
+        """Rows and times of each bucket, without features."""
+        return self._profiles((), {})
+
+    def profiles(self, spec: Spec, column: pa.Array) -> dict[int, FeatureProfile]:
+        """The profile of a feature in each bucket."""
+        found = self._profiles((spec,), {spec.name: column})
+        return {start: profile.features[spec.name] for start, profile in found.items()}
+
+    def ids(self, name: str | None) -> Ids | None:
+        """What is kept of the row ids; None when the training data has none."""
+        if name is None or name not in self.schema.names:
+            return None
+        ids = Ids.of(hash_ids(self.column(name)))
+        level, kept = ids.level, len(ids.hashes)
+        while kept > _IDS_STORED and level < 63:
+            level += 1
+            kept = int(np.searchsorted(ids.hashes, np.uint64(1 << (64 - level))))
+        return Ids(ids.hashes[:kept], ids.counts[:kept], level, ids.rows)
+
+    def sample(self, columns: list[str], limit: int, seed: int) -> pa.Table:
+        """A bounded sample of whole rows."""
+        return sample_rows(self.files, None, columns, limit, timestamp=self.timestamp, seed=seed)
+
+    def _profiles(self, specs: tuple[Spec, ...], columns: Mapping[str, pa.Array]) -> dict[int, Profile]:
+        if self.times is None:
+            batch = pa.RecordBatch.from_pydict(dict(columns or {"": _read(self.files, self.schema.names[0])}))
+            return profile_buckets(specs, [batch], bucket=self.bucket) if batch.num_rows else {}
+        batch = pa.RecordBatch.from_pydict({_TIME: self.times, **columns})
+        return profile_buckets(specs, [batch], timestamp=_TIME, bucket=self.bucket)
+
+
+def _as_parquet(files: Files, source: FilesSource, kinds: Mapping[str, Kind], target: Path) -> Files:
+    """The same rows with types: text has none, and would be parsed anew for every column."""
+    if set(files.formats.values()) == {"parquet"}:
+        return files
+    found: dict[str, Kind | None] = {}
+    for path, form in files.formats.items():
+        if form == "parquet":
+            continue
+        for name, kind in text_kinds(path, form).items():
+            known = found.get(name)
+            found[name] = kind if known is None or known == kind else known if kind is None else "categorical"
+    typed = open_files(source, {name: kind for name, kind in found.items() if kind is not None} | dict(kinds))
+    schema = typed.columns()
+    with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as writer:
+        for split in typed.splits(None):
+            for batch in typed.batches(split, schema.names):
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_ROW_GROUP)
+    return open_files(source.model_copy(update={"path": str(target), "format": "parquet"}), {})
+
+
+def _read(files: Files, name: str) -> pa.Array:
+    """A whole column as one array."""
+    dtype = files.columns().field(name).type
+    chunks = [batch.column(name) for split in files.splits(None) for batch in files.batches(split, [name])]
+    if not chunks:
+        return pa.array([], dtype)
+    if isinstance(chunks[0].type, pa.DictionaryType):
+        return pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
+    if any(chunk.type != chunks[0].type for chunk in chunks):
+        chunks = [chunk.cast(dtype) for chunk in chunks]
+    return pa.chunked_array(chunks).combine_chunks()

@@ -1,0 +1,223 @@
+"""A version of a reference: opened, listed, put in place. What is opened is what was built, or it is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.profile import Profile, Spec
+from drift_monitor.core.profile_io import profiles_from_table, specs_from_table
+from drift_monitor.core.types import ReferenceId
+from drift_monitor.reference.manifest import NAME, FileHash, Manifest, read_manifest
+
+CURRENT: Final = "CURRENT"
+CELLS, WHOLE, BUCKETS, SAMPLE = "cells.parquet", "profile.parquet", "buckets.parquet", "sample.parquet"
+FILES: Final = (CELLS, WHOLE, BUCKETS, SAMPLE)
+_VERSION: Final = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}", re.ASCII)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """An opened version.
+
+    Attributes:
+        folder: of the version.
+        manifest: what it is.
+        specs: the cells of each feature.
+        profile: the whole training data on these cells.
+    """
+
+    folder: Path
+    manifest: Manifest
+    specs: tuple[Spec, ...]
+    profile: Profile
+
+    @property
+    def id(self) -> ReferenceId:
+        """What results say of it."""
+        return self.manifest.id
+
+    def sample(self) -> pa.Table:
+        """A bounded sample of the training rows: features, prediction, label and timestamp.
+
+        Raises:
+            BadReferenceError: the file is damaged.
+        """
+        return _read(self.folder, SAMPLE, self.manifest)
+
+    def buckets(self, features: Collection[str] | None = None) -> dict[int, Profile]:
+        """The profiles of the buckets of event time, by start in microseconds since 1970.
+
+        A dense profile takes about 32 kB a bucket and numeric feature: ask for few features of a long reference.
+
+        Args:
+            features: only these; None for all.
+
+        Raises:
+            BadReferenceError: the file is damaged.
+        """
+        specs = [spec for spec in self.specs if features is None or spec.name in features]
+        return profiles_from_table(_read(self.folder, BUCKETS, self.manifest), specs)
+
+    def windows(self, length: timedelta, *, at_most: int) -> dict[int, Profile]:
+        """The reference cut into windows of the live length, aligned to 1970.
+
+        Unfinished windows at both ends and windows without rows are left out. All have their rows and their
+        oldest and newest event; when there are more than `at_most`, only that many, evenly spaced, have features.
+
+        Args:
+            length: of the windows, a whole number of buckets.
+            at_most: windows with features.
+
+        Raises:
+            BadReferenceError: the file is damaged.
+        """
+        bucket = self.manifest.bucket_length
+        if self.manifest.timestamp is None or length % bucket:
+            return {}
+        table = _read(self.folder, BUCKETS, self.manifest)
+        width = length // _MICROSECOND
+        present = sorted(set(table["bucket"].to_pylist()))
+        first, last = present[0], present[-1] + bucket // _MICROSECOND
+        whole = sorted({s // width * width for s in present if s // width * width >= first})
+        whole = [start for start in whole if start + width <= last]
+        step = -(-len(whole) // at_most) if whole else 1
+        found = profiles_from_table(table, self.specs, width=width, only=whole[::step])
+        return {start: found[start] for start in whole if found[start].rows}
+
+
+def open_reference(path: Path, version: str | None = None, *, thorough: bool = True) -> Reference:
+    """Open a version and check that nothing in it has changed.
+
+    Args:
+        path: a reference folder, or a version folder in it.
+        version: which; None for the one that CURRENT names.
+        thorough: check the hash of every file now; else that of the others when they are read.
+
+    Raises:
+        BadReferenceError: there is none, it is damaged (the message names the file), or its format is unknown.
+    """
+    folder = _version_folder(path, version)
+    manifest = read_manifest(folder)
+    if _VERSION.fullmatch(folder.name) and not folder.name.endswith(manifest.sha256[:12]):
+        raise BadReferenceError(f"{folder} holds version {manifest.version}: its folder was renamed or swapped")
+    missing = sorted(set(FILES) - manifest.files.keys())
+    if missing:
+        raise BadReferenceError(f"{folder / NAME} does not list {missing[0]}")
+    if thorough:
+        for name in FILES:
+            _verify(folder, name, manifest)
+    specs = specs_from_table(_read(folder, CELLS, manifest))
+    profiles = profiles_from_table(_read(folder, WHOLE, manifest), specs)
+    return Reference(folder, manifest, specs, profiles[0])
+
+
+def list_references(folder: Path) -> list[Manifest]:
+    """The manifests of the versions in a reference folder, oldest first.
+
+    Raises:
+        BadReferenceError: it is no folder, or one of its manifests is damaged.
+    """
+    if not folder.is_dir():
+        raise BadReferenceError(f"{folder} is no folder")
+    found = [read_manifest(path) for path in folder.iterdir() if _VERSION.fullmatch(path.name)]
+    return sorted(found, key=lambda manifest: (manifest.created, manifest.version))
+
+
+def is_reference(path: Path) -> bool:
+    """Whether a path is a reference folder or a version folder."""
+    return (path / CURRENT).is_file() or (path / NAME).is_file()
+
+
+def find_version(folder: Path, sha256: str) -> Path | None:
+    """The version folder with this content, whenever it was created."""
+    found = [p for p in folder.glob(f"*-{sha256[:12]}") if _VERSION.fullmatch(p.name)] if folder.is_dir() else []
+    return found[0] if found else None
+
+
+def make_current(folder: Path, version: str) -> None:
+    """Let CURRENT name a version, in one step."""
+    temporary = folder / f".{CURRENT}.{os.getpid()}"
+    write_durably(temporary, version.encode() + b"\n")
+    temporary.replace(folder / CURRENT)
+    sync_folder(folder)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def hash_file(path: Path) -> FileHash:
+    """Length and sha256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileHash(bytes=file.tell(), sha256=digest)
+
+
+def _version_folder(path: Path, version: str | None) -> Path:
+    if version is None and (path / NAME).is_file():
+        return path
+    if not path.is_dir():
+        raise BadReferenceError(f"{path} is no reference folder" + ("" if path.exists() else ": there is nothing"))
+    if version is None:
+        try:
+            version = (path / CURRENT).read_text("utf-8").strip()
+        except FileNotFoundError:
+            raise BadReferenceError(
+                f"{path} is no reference folder: it has no file {CURRENT}; make one with "
+                "`drift-monitor reference build`"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadReferenceError(f"{path / CURRENT} cannot be read: {error}") from error
+    if not _VERSION.fullmatch(version) or not (path / version).is_dir():
+        known = ", ".join(sorted(p.name for p in path.iterdir() if _VERSION.fullmatch(p.name))) or "none"
+        raise BadReferenceError(f"{path} has no version {version!r} (it has: {known})")
+    return path / version
+
+
+def _verify(folder: Path, name: str, manifest: Manifest) -> None:
+    path, wanted = folder / name, manifest.files[name]
+    try:
+        found = hash_file(path)
+    except OSError as error:
+        raise BadReferenceError(
+            f"{path} cannot be read: {error.strerror}; restore it, or build the version again"
+        ) from error
+    if found != wanted:
+        raise BadReferenceError(
+            f"{path} is damaged: it has {found.bytes} bytes with sha256 {found.sha256[:12]}..., the manifest says "
+            f"{wanted.bytes} bytes with {wanted.sha256[:12]}...; restore it, or build the version again"
+        )
+
+
+def _read(folder: Path, name: str, manifest: Manifest) -> pa.Table:
+    """Read a file that is what the manifest says."""
+    _verify(folder, name, manifest)
+    try:
+        return pq.read_table(folder / name, use_threads=False, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise BadReferenceError(f"{folder / name} cannot be read: {error}") from error

@@ -1,0 +1,389 @@
+"""Files on disk: a path, a folder or a glob of Parquet, CSV and JSONL, hive partitions read as columns."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from drift_monitor.config.models import FilesSource
+from drift_monitor.core.errors import SchemaError, SourceError
+from drift_monitor.core.types import Kind, Window
+from drift_monitor.sources import parquet_files, text_files
+from drift_monitor.sources.event_time import UTC_TYPE, to_utc
+
+SPLIT_ROWS: Final = 1_000_000
+"""Rows of a split: row groups of a Parquet file are put together up to it."""
+Format = Literal["parquet", "csv", "jsonl"]
+_ENDINGS: Final[Mapping[str, Format]] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson": "jsonl",
+    ".ndjson.gz": "jsonl",
+}
+_MAGIC: Final = set("*?[")
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """A part of one file.
+
+    Attributes:
+        path: of the file.
+        form: its format.
+        size, changed, inode: bytes, modification time (ns) and inode when the source was opened; a file that is
+            not the same when it is read is refused.
+        window: rows outside it are left out.
+        row_groups: which, for Parquet.
+        rows: in them; None for text.
+        partition: columns that the folder names give, with their values.
+    """
+
+    path: str
+    form: Format
+    size: int
+    changed: int
+    inode: int
+    window: Window | None = None
+    row_groups: tuple[int, ...] = ()
+    rows: int | None = None
+    partition: tuple[tuple[str, str | int | None], ...] = ()
+
+
+def open_files(config: FilesSource, kinds: Mapping[str, Kind]) -> Files:
+    """A source over files.
+
+    Args:
+        config: which files, and which column holds the event time.
+        kinds: kinds of the features, by which text is read.
+
+    Raises:
+        SourceError: nothing is there; a path that leads nowhere is no empty window.
+    """
+    return Files(config, kinds)
+
+
+class Files:
+    """Source over files; it lists them once, when it is opened."""
+
+    def __init__(self, config: FilesSource, kinds: Mapping[str, Kind]) -> None:
+        self._config = config
+        self._kinds = dict(kinds)
+        if config.timestamp is not None:
+            self._kinds[config.timestamp] = "datetime"
+        self._schemas: dict[str, pa.Schema] = {}
+        self._files = {path: self._split(path) for path in find_files(config.path)}
+
+    @property
+    def paths(self) -> list[str]:
+        """The files, in order."""
+        return list(self._files)
+
+    @property
+    def formats(self) -> dict[str, Format]:
+        """Path -> format."""
+        return {path: file.form for path, file in self._files.items()}
+
+    def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:
+        """See `Source`. Where no file may hold rows of the window, the last file's columns."""
+        found = self.splits(window) or list(self._files.values())[-1:]
+        first, *others = dict.fromkeys(split.path for split in found)
+        merged = {f.name: f for f in self._schema(first)}
+        for path in others:
+            schema = self._schema(path)
+            for name in list(dict.fromkeys([*merged, *schema.names])):
+                if only is not None and name not in only:
+                    merged[name] = merged.get(name) or schema.field(name)
+                    continue
+                if name not in merged or schema.get_field_index(name) < 0:
+                    there, lacking = (path, first) if name not in merged else (first, path)
+                    raise SchemaError(
+                        f"column {name!r} is in {there!r} ({self._schema(there).field(name).type}) but not in "
+                        f"{lacking!r}: the files of a window need the same columns"
+                    )
+                common = _common(merged[name].type, schema.field(name).type)
+                if common is None:
+                    raise SchemaError(
+                        f"column {name!r} is {schema.field(name).type} in {path!r} but {merged[name].type} in "
+                        f"{first!r}: the files of a window need the same types"
+                    )
+                merged[name] = pa.field(name, common)
+        return pa.schema(list(merged.values()))
+
+    def splits(self, window: Window | None) -> Sequence[FileSplit]:
+        """See `Source`. Parquet is pruned by the times in its footers; text has none and is read whole."""
+        found = []
+        for file in self._files.values():
+            if file.form == "parquet":
+                found += self._parquet_splits(file, window)
+            elif file.size or file.form == "csv":  # an empty CSV lacks its header, an empty JSONL lacks nothing
+                found.append(replace(file, window=window))
+        return found
+
+    def batches(self, split: FileSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """See `Source`."""
+        timestamp = self._config.timestamp
+        # a row without columns could not be counted
+        names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
+        _check_unchanged(split)
+        for raw in self._read(split, names):
+            batch = raw
+            if timestamp is not None:
+                times = to_utc(batch.column(timestamp), timestamp, self._config.timezone)
+                batch = batch.set_column(batch.schema.get_field_index(timestamp), timestamp, times)
+                if split.window is not None:
+                    batch = _within(batch, times, split.window)
+            if batch.num_rows:
+                yield batch
+        _check_unchanged(split)
+
+    def _read(self, split: FileSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        partition = dict(split.partition)
+        own = [name for name in names if name not in partition]
+        schema = self._schema(split.path)
+        for name in names:
+            if schema.get_field_index(name) < 0:
+                raise SchemaError(f"{split.path!r} has no column {name!r}; it has {_listed(schema.names)}")
+        if split.form == "parquet":
+            text = [n for n in own if n != self._config.timestamp and _is_text(schema.field(n).type)]
+            batches = parquet_files.read_rows(split.path, split.row_groups, own, text)
+        else:
+            size = text_files.whole_rows(split.path, split.form, split.size)
+            part = pa.schema([schema.field(name) for name in own])
+            batches = text_files.read_rows(split.path, split.form, part, size=size, timezone=self._config.timezone)
+        for batch in batches:
+            yield _with_partition(batch, names, partition)
+        if split.form != "parquet" and size < split.size:
+            yield self._unfinished(split, names)
+
+    def _unfinished(self, split: FileSplit, names: Sequence[str]) -> pa.RecordBatch:
+        """One row that cannot be read."""
+        if self._config.timestamp is None:
+            raise SourceError(f"{split.path!r} ends within a row: it is still being written, or was cut short")
+        schema = self._schema(split.path)
+        return pa.RecordBatch.from_arrays([pa.nulls(1, schema.field(n).type) for n in names], names=list(names))
+
+    def _parquet_splits(self, file: FileSplit, window: Window | None) -> list[FileSplit]:
+        found: list[FileSplit] = []
+        numbers: list[int] = []
+        rows = 0
+        for number, group in enumerate(self._footers[file.path].row_groups):
+            if not _overlaps(group, window) or not group.rows:
+                continue
+            if numbers and rows + group.rows > SPLIT_ROWS:
+                found.append(replace(file, window=window, row_groups=tuple(numbers), rows=rows))
+                numbers, rows = [], 0
+            numbers.append(number)
+            rows += group.rows
+        if numbers:
+            found.append(replace(file, window=window, row_groups=tuple(numbers), rows=rows))
+        return found
+
+    @cached_property
+    def _footers(self) -> dict[str, parquet_files.Footer]:
+        return {
+            file.path: parquet_files.read_footer(file.path, self._config.timestamp, self._config.timezone)
+            for file in self._files.values()
+            if file.form == "parquet"
+        }
+
+    def _schema(self, path: str) -> pa.Schema:
+        """The columns of a file, read when they are first asked for."""
+        if path not in self._schemas:
+            self._schemas[path] = self._read_schema(self._files[path])
+        return self._schemas[path]
+
+    def _read_schema(self, file: FileSplit) -> pa.Schema:
+        if file.form == "parquet":
+            schema = self._footers[file.path].schema
+        else:
+            schema = text_files.read_header(file.path, file.form, self._kinds)
+        repeated = [n for n, count in Counter(schema.names).items() if count > 1]
+        if repeated:
+            raise SchemaError(
+                f"{file.path!r} has more than one column named {repeated[0]!r}: give each its own name"
+            )
+        for name, value in file.partition:
+            at = schema.get_field_index(name)
+            schema = schema if at < 0 else schema.remove(at)
+            schema = schema.append(pa.field(name, pa.int32() if isinstance(value, int) else pa.string()))
+        return schema
+
+    def _split(self, path: str) -> FileSplit:
+        status = os.stat(os.fsencode(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError(f"{path!r} is not a regular file")
+        form = self._config.format if self._config.format != "auto" else _guess(path)
+        partition = _partition(path) if self._config.hive else ()
+        return FileSplit(path, form, status.st_size, status.st_mtime_ns, status.st_ino, partition=partition)
+
+
+def find_files(pattern: str) -> list[str]:
+    """The files that a path, a folder or a glob names, in the order of their names.
+
+    In folders and globs, names that start with a dot or an underscore are left out: writers use them for files
+    that are not complete. `**` does not follow links to folders.
+
+    Raises:
+        SourceError: there is none.
+    """
+    path = Path(pattern)
+    try:
+        if path.is_dir():
+            found = [p for p in path.rglob("*") if p.is_file() and _ending(p.name) and not _is_hidden(p, path)]
+            what = f"the folder {pattern!r} holds no file that ends in {', '.join(_ENDINGS)}"
+        elif path.exists() or not _MAGIC & set(pattern):
+            path.stat()
+            return [str(path)]
+        else:
+            parts = path.parts
+            fixed = next(i for i, part in enumerate(parts) if _MAGIC & set(part))
+            base = Path(*parts[:fixed])
+            found = [p for p in base.glob("/".join(parts[fixed:])) if not p.is_dir() and not _is_hidden(p, base)]
+            what = f"no file matches {pattern!r}"
+            if not base.is_dir():
+                what += f": there is no folder {str(base)!r}"
+    except OSError as error:
+        raise SourceError(f"{pattern!r} cannot be read: {error.strerror or error}") from error
+    except (ValueError, NotImplementedError) as error:
+        raise SourceError(f"{pattern!r} is not a path or a glob: {error}") from error
+    if not found:
+        raise SourceError(what)
+    return sorted({str(p) for p in found})
+
+
+def _is_hidden(path: Path, base: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.relative_to(base).parts)
+
+
+def _ending(name: str) -> Format | None:
+    return next((form for ending, form in _ENDINGS.items() if name.lower().endswith(ending)), None)
+
+
+def _guess(path: str) -> Format:
+    form = _ending(path)
+    if form is None:
+        raise SourceError(
+            f"cannot tell the format of {path!r} by its name: end it in {', '.join(_ENDINGS)}, or set the "
+            "source's format"
+        )
+    return form
+
+
+def _partition(path: str) -> tuple[tuple[str, str | int | None], ...]:
+    """The key=value folders of a path; whole numbers as numbers, as Arrow, Spark and Hive read them."""
+    keys = pads.get_partition_keys(pads.HivePartitioning(_hive_schema(path)).parse(os.path.dirname(path) + "/x"))
+    return tuple(keys.items())
+
+
+def _hive_schema(path: str) -> pa.Schema:
+    pairs = [part.split("=", 1) for part in Path(path).parent.parts if "=" in part]
+    return pa.schema([(key, pa.int32() if _is_whole(value) else pa.string()) for key, value in pairs])
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
+
+
+def _overlaps(group: parquet_files.RowGroup, window: Window | None) -> bool:
+    if window is None or group.oldest is None or group.newest is None:
+        return True
+    start, end = _bounds(window)
+    return group.newest >= start and group.oldest < end
+
+
+def _bounds(window: Window) -> tuple[int, int]:
+    start, end = pa.array([window.start, window.end], UTC_TYPE).cast(pa.int64()).to_pylist()
+    return start, end
+
+
+def _within(batch: pa.RecordBatch, times: pa.Array, window: Window) -> pa.RecordBatch:
+    """The rows of the window; also those without a readable time, unless all the others are outside it."""
+    start, end = _bounds(window)
+    missing = times.is_null().to_numpy(zero_copy_only=False)
+    raw = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    inside = (raw >= start) & (raw < end) & ~missing
+    keep = inside | missing if inside.any() or missing.all() else inside
+    if keep.all():
+        return batch
+    if not keep.any():
+        return batch.slice(0, 0)
+    first, last = np.flatnonzero(keep)[[0, -1]]
+    if keep[first : last + 1].all():
+        return batch.slice(first, last - first + 1)
+    return batch.filter(pa.array(keep))
+
+
+def _with_partition(
+    batch: pa.RecordBatch, names: Sequence[str], partition: Mapping[str, str | int | None]
+) -> pa.RecordBatch:
+    if not any(name in partition for name in names):
+        return batch.select(list(names))
+    arrays = []
+    for name in names:
+        if name not in partition:
+            arrays.append(batch.column(name))
+            continue
+        value = partition[name]
+        dtype = pa.int32() if isinstance(value, int) else pa.string()
+        constant = pa.repeat(pa.scalar(value, dtype), batch.num_rows)
+        arrays.append(constant.dictionary_encode() if dtype == pa.string() else constant)
+    return pa.RecordBatch.from_arrays(arrays, names=list(names))
+
+
+def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """The type for both; None when they do not go together."""
+    a, b = (t.value_type if isinstance(t, pa.DictionaryType) else t for t in (a, b))
+    if a == b or pa.types.is_null(b):
+        return a
+    if pa.types.is_null(a):
+        return b
+    for same, whole in (
+        (_is_number, pa.float64()),
+        (_is_text, pa.string()),
+        (lambda t: pa.types.is_timestamp(t) or pa.types.is_date(t), UTC_TYPE),
+    ):
+        if same(a) and same(b):
+            return pa.int64() if pa.types.is_integer(a) and pa.types.is_integer(b) else whole
+    return None
+
+
+def _is_number(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype))
+
+
+def _check_unchanged(split: FileSplit) -> None:
+    """Text may grow while it is read; anything else means that the rows are not those of one moment."""
+    try:
+        status = os.stat(os.fsencode(split.path))
+    except OSError as error:
+        raise SourceError(f"{split.path!r} was there when the check began: {error.strerror}") from error
+    may_grow = split.form != "parquet" and not text_files.is_compressed(split.path)
+    same = (status.st_size, status.st_mtime_ns) == (split.size, split.changed)
+    if status.st_ino != split.inode or not (same or (may_grow and status.st_size >= split.size)):
+        raise SourceError(
+            f"{split.path!r} changed while it was being read: write to a temporary name (starting with a dot) and "
+            "rename it when it is complete"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:20])
+    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,0 +1,175 @@
+"""One Parquet file: its footer, and its rows in batches of bounded size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drift_monitor.core.errors import SourceError
+from drift_monitor.sources.event_time import to_utc
+
+BATCH_ROWS = 1 << 17
+_BATCH_BYTES = 1 << 26
+_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """What the footer says of a row group.
+
+    Attributes:
+        oldest, newest: bounds of its event times in microseconds since 1970 UTC; None when the footer is silent.
+    """
+
+    rows: int
+    oldest: int | None = None
+    newest: int | None = None
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What can be known of a Parquet file without reading rows."""
+
+    schema: pa.Schema
+    row_groups: tuple[RowGroup, ...]
+
+
+def read_footer(path: str, timestamp: str | None, timezone: str) -> Footer:
+    """Read the schema and the row groups with their times.
+
+    Raises:
+        SourceError: the file is not a whole Parquet file; the message names it.
+    """
+    with _open(path) as file:
+        metadata = file.metadata
+        schema = file.schema_arrow
+        leaf = _leaf(metadata, schema, timestamp)
+        groups = []
+        for i in range(metadata.num_row_groups):
+            group = metadata.row_group(i)
+            times: tuple[int, int] | tuple[None, None] = (None, None)
+            if leaf is not None and timestamp is not None:
+                times = _times(group.column(leaf).statistics, schema.field(timestamp).type, timestamp, timezone)
+            groups.append(RowGroup(group.num_rows, *times))
+    return Footer(schema, tuple(groups))
+
+
+def read_rows(
+    path: str, row_groups: Sequence[int], columns: Sequence[str], dictionaries: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some row groups.
+
+    Args:
+        path: of the file.
+        row_groups: their numbers.
+        columns: which to read; all are in the file.
+        dictionaries: text columns to read as dictionaries, so that a repeated text is held once.
+
+    Raises:
+        SourceError: something does not decode; the message names file, row group and, if it can be told, column.
+    """
+    rows = 0
+    with _open(path, dictionaries) as file:
+        try:
+            size = _batch_rows(file.metadata, row_groups)
+            batches = file.iter_batches(
+                size, row_groups=list(row_groups), columns=list(columns), use_threads=False
+            )
+            for batch in batches:
+                rows += batch.num_rows
+                # a nested column's leaves may share a prefix with a flat one
+                yield batch.select(list(columns))
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(_where(file, path, row_groups, columns, rows, error)) from error
+
+
+def _open(path: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    raw = os.fsencode(path)
+    try:
+        if not os.path.getsize(raw):
+            raise SourceError(f"{path!r} is empty (0 bytes): a Parquet file has a footer even without rows")
+        # pre_buffer holds all the column chunks of a row group at once; decoding page by page keeps memory flat
+        return pq.ParquetFile(pa.OSFile(raw), read_dictionary=list(dictionaries), pre_buffer=False)
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{path!r} cannot be read: {error.strerror or error}") from error
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{path!r} is not a whole Parquet file ({_brief(error)}): it was cut short or is still being written; "
+            "write to a temporary name (starting with a dot) and rename it when it is complete"
+        ) from error
+
+
+def _batch_rows(metadata: pq.FileMetaData, row_groups: Sequence[int]) -> int:
+    """Rows that the footer's sizes say fit in a batch; dictionaries may still grow past it."""
+    widest = max(
+        (g.total_byte_size / max(g.num_rows, 1) for g in (metadata.row_group(i) for i in row_groups)), default=1
+    )
+    return int(min(max(_BATCH_BYTES / max(widest, 1), 1024), BATCH_ROWS))
+
+
+def _leaf(metadata: pq.FileMetaData, schema: pa.Schema, name: str | None) -> int | None:
+    """The number of the leaf column of a flat column of this name."""
+    if name is None or schema.get_field_index(name) < 0 or not metadata.num_row_groups:
+        return None
+    group = metadata.row_group(0)
+    found = [i for i in range(metadata.num_columns) if group.column(i).path_in_schema == name]
+    return found[0] if len(found) == 1 else None
+
+
+def _times(
+    statistics: pq.Statistics | None, dtype: pa.DataType, name: str, timezone: str
+) -> tuple[int, int] | tuple[None, None]:
+    """The bounds of a row group's event times; None twice when they cannot be relied upon."""
+    stored = {"INT64": pa.types.is_timestamp, "INT32": pa.types.is_date32}
+    if statistics is None or not statistics.has_min_max:
+        return None, None
+    if not stored.get(statistics.physical_type, pa.types.is_null)(dtype):
+        return None, None
+    raw = pa.array([statistics.min_raw, statistics.max_raw])
+    bounds = to_utc(raw.cast(pa.int32() if pa.types.is_date32(dtype) else pa.int64()).cast(dtype), name, timezone)
+    if bounds.null_count:
+        return None, None
+    low, high = np.asarray(bounds.cast(pa.int64()).to_numpy()).tolist()
+    # wall clocks do not rise all the time
+    margin = 0 if timezone == "UTC" or getattr(dtype, "tz", None) else _DAY
+    return low - margin, high + margin
+
+
+def _where(
+    file: pq.ParquetFile,
+    path: str,
+    row_groups: Sequence[int],
+    columns: Sequence[str],
+    rows: int,
+    error: Exception,
+) -> str:
+    """Name the row group and the column that do not decode."""
+    for group in row_groups:
+        if rows < file.metadata.row_group(group).num_rows:
+            break
+        rows -= file.metadata.row_group(group).num_rows
+    bad = [name for name in columns if not _decodes(file, group, name)]
+    what = f"row group {group}" + (f", column {bad[0]!r}" if bad else "")
+    return f"{path!r}, {what} cannot be decoded ({_brief(error)}): the file is damaged; write it again"
+
+
+def _decodes(file: pq.ParquetFile, group: int, name: str) -> bool:
+    try:
+        for _ in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[name], use_threads=False):
+            pass
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,157 @@
+"""A bounded sample of a source's rows that does not depend on their order or their split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from drift_monitor.core.types import Window
+from drift_monitor.sources import S, Source
+
+_Hashes = npt.NDArray[np.uint64]
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+
+
+def sample_rows(
+    source: Source[S],
+    window: Window | None,
+    columns: Sequence[str],
+    limit: int,
+    *,
+    timestamp: str | None = None,
+    seed: int = 0,
+) -> pa.Table:
+    """Rows of a window, chosen by a hash of their content.
+
+    The `limit` distinct rows with the smallest hashes are kept while streaming, with how often each occurs; from
+    those, if that is more than `limit` rows, evenly spaced ones are taken, so that a row that is there twice as
+    often as another stays so. The same rows in another order, or in other files, give the same sample.
+
+    Args:
+        source: the rows.
+        window: of event time; None for all.
+        columns: of the sample; `timestamp` among them or not.
+        limit: rows of the sample, > 0.
+        timestamp: rows in which it is null are left out.
+        seed: another seed, another sample.
+
+    Returns:
+        At most `limit` rows, exactly `limit` when there are as many, in the order of their hashes.
+    """
+    schema = source.columns(window, columns)
+    wanted = pa.schema([_plain(schema.field(name)) for name in columns])
+    read = list(dict.fromkeys([*columns, *([timestamp] if timestamp else [])]))
+    batches = (batch for split in source.splits(window) for batch in source.batches(split, read))
+    return sample_batches(batches, wanted, limit, timestamp=timestamp, seed=seed)
+
+
+def sample_batches(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    limit: int,
+    *,
+    timestamp: str | None = None,
+    seed: int = 0,
+) -> pa.Table:
+    """The same, of batches that are at hand; the sample has the columns of `schema`."""
+    kept = schema.empty_table()
+    hashes = np.empty(0, np.uint64)
+    counts = np.empty(0, np.int64)
+    bound = np.uint64(2**64 - 1)
+    for whole in batches:
+        batch = whole if timestamp is None else whole.filter(pc.is_valid(whole.column(timestamp)))
+        found = hash_rows(batch, schema.names, seed)
+        low = np.flatnonzero(found <= bound)
+        part = pa.Table.from_batches([batch.select(schema.names).take(pa.array(low))])
+        kept = pa.concat_tables([kept, _as(part, schema)])
+        hashes = np.concatenate((hashes, found[low]))
+        counts = np.concatenate((counts, np.ones(len(low), np.int64)))
+        if len(hashes) > 4 * limit:
+            kept, hashes, counts = _smallest(kept, hashes, counts, limit)
+            bound = hashes[-1] if len(hashes) == limit else bound
+    kept, hashes, counts = _smallest(kept, hashes, counts, limit)
+    total = int(counts.sum())
+    if total <= limit:
+        return kept.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+    shares = np.array([int(c) * limit // total for c in np.cumsum(counts).tolist()])
+    return kept.take(pa.array(np.repeat(np.arange(len(counts)), np.diff(shares, prepend=0))))
+
+
+def hash_rows(batch: pa.RecordBatch, columns: Sequence[str], seed: int) -> _Hashes:
+    """A 64-bit hash of each row: of its values, not of the types or the dictionaries that hold them."""
+    whole = np.full(batch.num_rows, np.uint64(seed) * _GOLDEN, np.uint64)
+    for name in columns:
+        whole = _mixed(whole ^ (_hash(batch.column(name)) + _GOLDEN))
+    return whole
+
+
+def _hash(column: pa.Array) -> _Hashes:
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    if isinstance(column.type, pa.DictionaryType):
+        entries = _hash(column.dictionary) if len(column.dictionary) else np.zeros(1, np.uint64)
+        found = entries[column.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+    elif pa.types.is_null(column.type):
+        found = np.zeros(len(column), np.uint64)
+    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        numbers = column.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
+        found = _mixed(np.where(np.isnan(numbers), np.nan, numbers).view(np.uint64))
+    elif pa.types.is_boolean(column.type):
+        found = _mixed(column.fill_null(False).to_numpy(zero_copy_only=False).astype(np.uint64))
+    elif pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
+        found = _mixed(micros.fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64))
+    elif pa.types.is_nested(column.type):
+        found = _hash_texts([repr(value).encode() for value in column.to_pylist()])
+    else:
+        distinct = column.dictionary_encode()
+        entries = _hash_texts([v or b"" for v in distinct.dictionary.cast(pa.large_binary()).to_pylist()])
+        entries = entries if len(entries) else np.zeros(1, np.uint64)
+        found = entries[distinct.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+    return np.where(missing, np.uint64(1), found)
+
+
+def _hash_texts(texts: Sequence[bytes]) -> _Hashes:
+    return np.frombuffer(b"".join(hashlib.blake2b(t, digest_size=8).digest() for t in texts), "<u8").astype(
+        np.uint64
+    )
+
+
+def _mixed(x: _Hashes) -> _Hashes:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+
+
+def _smallest(
+    kept: pa.Table, hashes: _Hashes, counts: npt.NDArray[np.int64], limit: int
+) -> tuple[pa.Table, _Hashes, npt.NDArray[np.int64]]:
+    """One row for each of the `limit` smallest hashes, and how often it occurred."""
+    distinct, first, where = np.unique(hashes, return_index=True, return_inverse=True)
+    totals = np.bincount(where, weights=counts, minlength=len(distinct)).astype(np.int64)
+    return kept.take(pa.array(first[:limit])).combine_chunks(), distinct[:limit], totals[:limit]
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """Without the dictionary: a sample is small, and dictionaries differ from batch to batch."""
+    return pa.field(field.name, field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type)
+
+
+def _as(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        pa.chunked_array(
+            [c.dictionary_decode() if isinstance(c.type, pa.DictionaryType) else c for c in column.chunks], None
+        )
+        if column.num_chunks
+        else column
+        for column in part.columns
+    ]
+    return pa.Table.from_arrays(
+        [c.cast(f.type, safe=False) for c, f in zip(columns, schema, strict=True)], schema=schema
+    )

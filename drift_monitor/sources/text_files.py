@@ -1,0 +1,286 @@
+"""One CSV or JSONL file: its columns, and its rows in batches of bounded size.
+
+Text carries no types, so the kinds that the reference has say how a column is to be read. A column whose first
+rows do not fit its kind keeps the type that they suggest: the quality checks then name it as retyped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Final, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.json as pajson
+
+from drift_monitor.core.errors import DriftMonitorError, SchemaError, SourceError
+from drift_monitor.core.types import Kind
+from drift_monitor.sources.event_time import UTC_TYPE, to_utc
+
+TextFormat = Literal["csv", "jsonl"]
+BLOCK: Final = 1 << 22
+"""Bytes read at a time; no row may be longer."""
+_LABELS: Final = pa.dictionary(pa.int32(), pa.string())
+_NAMES: Final = {pa.float64(): "a number", pa.bool_(): "true or false", pa.string(): "text", pa.int64(): "whole"}
+
+
+def read_header(path: str, form: TextFormat, kinds: Mapping[str, Kind]) -> pa.Schema:
+    """The columns of a text file, with the types that `read_rows` gives them.
+
+    Args:
+        path: of the file.
+        form: csv or jsonl.
+        kinds: how to read the columns that are known; the others are read as their first rows suggest.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    with open_text(path) as stream:
+        if form == "jsonl" and not stream.peek(1):
+            return pa.schema([])
+        try:
+            raw = (_csv(stream, {}, None) if form == "csv" else _json(stream, None)).schema
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise explained(path, form, None, error) from error
+    names = raw.names
+    for name in names:
+        if names.count(name) > 1:
+            raise SchemaError(f"{path!r} has {names.count(name)} columns named {name!r}: give each its own name")
+    return pa.schema([(f.name, _type(form, f.type, kinds.get(f.name))) for f in raw])
+
+
+def read_rows(
+    path: str, form: TextFormat, schema: pa.Schema, *, size: int | None = None, timezone: str = "UTC"
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a text file.
+
+    Args:
+        path: of the file.
+        form: csv or jsonl.
+        schema: which columns to read and as what, a part of `read_header`'s.
+        size: read no further than this many bytes, and not an unterminated last line that is still being
+            written; None reads to the end.
+        timezone: of times that carry no offset.
+
+    Raises:
+        SourceError: a row cannot be read; the message names file and row.
+        SchemaError: a value does not fit its column's type; the message names file, row, column and value.
+    """
+    raw = pa.schema([(f.name, pa.string() if f.type == UTC_TYPE else f.type) for f in schema])
+    with open_text(path, size) as stream:
+        if form == "jsonl" and not stream.peek(1):
+            return
+        try:
+            if form == "csv":
+                types = {f.name: _LABELS if pa.types.is_string(f.type) else f.type for f in raw}
+                batches = _csv(stream, types, raw.names)
+            else:
+                batches = _json(stream, raw)
+            for batch in batches:
+                columns = [_finish(form, batch.column(f.name), f, timezone) for f in schema]
+                yield pa.RecordBatch.from_arrays(columns, names=schema.names)
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise explained(path, form, raw, error) from error
+
+
+def is_compressed(path: str) -> bool:
+    """Whether the name says that the text is gzipped."""
+    return path.endswith(".gz")
+
+
+def whole_rows(path: str, form: TextFormat, size: int) -> int:
+    """How many of the first `size` bytes are whole rows.
+
+    An unterminated last line counts when it can be read as a row; otherwise it is one that is still being written.
+    """
+    if not size or is_compressed(path):
+        return size
+    with open(os.fsencode(path), "rb") as file:
+        start = max(0, size - BLOCK)
+        file.seek(start)
+        tail = file.read(size - start)
+        last = tail[tail.rfind(b"\n") + 1 :]
+        if not last or len(last) == size:
+            return size
+        file.seek(0)
+        header = file.readline(BLOCK)
+    return size if _is_row(last, header, form) else size - len(last)
+
+
+def _is_row(line: bytes, header: bytes, form: TextFormat) -> bool:
+    try:
+        if form == "jsonl":
+            return isinstance(json.loads(line), dict)
+        first, last = (next(csv.reader([part.decode("utf-8", "replace")], strict=True)) for part in (header, line))
+    except (ValueError, csv.Error, StopIteration):
+        return False
+    return len(first) == len(last)
+
+
+class _Prefix(io.RawIOBase):
+    """The first bytes of a file, however long it has grown."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast("bytearray", buffer))[: self._left]
+        data = self._file.read(len(view))
+        view[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_text(path: str, size: int | None = None) -> io.BufferedReader:
+    """The first bytes of a file, or all of it; gzip is undone."""
+    try:
+        raw = open(os.fsencode(path), "rb", buffering=0)  # noqa: SIM115 - handed on
+        if is_compressed(path):
+            return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw), "gzip"), BLOCK)
+        return io.BufferedReader(raw if size is None else _Prefix(raw, size), BLOCK)
+    except OSError as error:
+        raise SourceError(f"{path!r} cannot be read: {error.strerror or error}") from error
+
+
+def _csv(
+    stream: IO[bytes], types: Mapping[str, pa.DataType], names: Sequence[str] | None
+) -> pacsv.CSVStreamingReader:
+    return pacsv.open_csv(
+        stream,
+        # with one thread, errors carry the number of the row
+        read_options=pacsv.ReadOptions(use_threads=False, block_size=BLOCK),
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(column_types=dict(types), include_columns=names, check_utf8=False),
+    )
+
+
+def _json(stream: IO[bytes], schema: pa.Schema | None) -> pajson.JSONStreamingReader:
+    return pajson.open_json(
+        stream,
+        read_options=pajson.ReadOptions(use_threads=False, block_size=BLOCK),
+        parse_options=pajson.ParseOptions(
+            explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "ignore"
+        ),
+    )
+
+
+def _type(form: TextFormat, first: pa.DataType, kind: Kind | None) -> pa.DataType:
+    """How to read a column, from the type that its first rows suggest and the kind it should have."""
+    number = pa.types.is_integer(first) or pa.types.is_floating(first)
+    boolean = pa.types.is_boolean(first)
+    unknown = pa.types.is_null(first)
+    if pa.types.is_nested(first):
+        return first
+    if kind is None:
+        moment = pa.types.is_date(first) or pa.types.is_timestamp(first)
+        kind = "numeric" if number else "boolean" if boolean else "datetime" if moment else "categorical"
+    wanted = {
+        "numeric": (pa.float64(), number or unknown),
+        "boolean": (pa.bool_(), boolean or unknown or (number and form == "csv")),
+        "datetime": (UTC_TYPE, not number and not boolean),
+        "categorical": (pa.string(), form == "csv" or not (number or boolean)),
+    }
+    dtype, fits = wanted[kind]
+    if fits:
+        return dtype
+    return first if number or boolean else pa.string()
+
+
+def _finish(form: TextFormat, column: pa.Array, field: pa.Field, timezone: str) -> pa.Array:
+    if isinstance(column.type, pa.DictionaryType):
+        column = _empty_as_null(column)
+    if field.type == UTC_TYPE:
+        return to_utc(column, field.name, timezone)
+    if pa.types.is_string(column.type) and form == "jsonl":
+        return column.dictionary_encode()
+    return column
+
+
+def _empty_as_null(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """An empty CSV field is a missing text, as it is a missing number."""
+    at = pc.index(column.dictionary.cast(pa.binary()), b"").as_py()
+    if at < 0:
+        return column
+    codes = column.indices.to_numpy(zero_copy_only=False)
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes == at), column.dictionary)
+
+
+def explained(path: str, form: TextFormat, raw_schema: pa.Schema | None, error: Exception) -> DriftMonitorError:
+    """Arrow's message with the file, the row and the column's name."""
+    said = " ".join(str(error).split())
+    if "straddling object" in said:
+        return SourceError(f"{path!r} has a row longer than {BLOCK >> 20} MiB, or a quote that is never closed")
+    if "Empty CSV" in said:
+        return SourceError(f"{path!r} is empty: not even a header line")
+    if form == "jsonl" and not is_compressed(path):
+        return _bad_json_line(path, raw_schema) or SourceError(
+            f"{path!r} cannot be read as JSON lines: {said[:300]}"
+        )
+    row = re.search(r"Row #(\d+)", said)
+    column = re.search(r"In CSV column #(\d+)", said)
+    where = repr(path) + (f", row {row[1]} (the header is row 1)" if row else "")
+    if column:
+        with open_text(path) as stream:
+            names = _csv(stream, {}, None).schema.names
+        where += f", column {names[int(column[1])]!r}"
+    problem = re.sub(r"^(In CSV column #\d+: )?(CSV parse error: )?(Row #\d+: )?", "", said)[:300]
+    return (SchemaError if column else SourceError)(f"{where}: {problem}")
+
+
+def _bad_json_line(path: str, schema: pa.Schema | None) -> DriftMonitorError | None:
+    """Find what Arrow refused; its own row numbers start anew with each block."""
+    with open(os.fsencode(path), "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line, object_pairs_hook=_pairs)
+            except ValueError as error:
+                return SourceError(f"{path!r}, line {number} is not a JSON object: {error}")
+            if not isinstance(row, dict):
+                return SourceError(f"{path!r}, line {number} is not a JSON object but {line[:80]!r}")
+            for field in schema or ():
+                value = row.get(field.name)
+                if value is not None and not _fits(value, field.type):
+                    return SchemaError(
+                        f"{path!r}, line {number}, column {field.name!r}: {value!r:.100} is not "
+                        f"{_NAMES.get(field.type, str(field.type))}"
+                    )
+    return None
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return row
+
+
+def _fits(value: object, dtype: pa.DataType) -> bool:
+    try:
+        pa.array([value], dtype)
+    except (pa.ArrowException, OverflowError):
+        return False
+    return not (isinstance(value, bool) and not pa.types.is_boolean(dtype)) and bool(
+        not isinstance(value, float) or np.isfinite(value) or pa.types.is_floating(dtype)
+    )

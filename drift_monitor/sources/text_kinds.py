@@ -1,0 +1,83 @@
+"""What the columns of a whole CSV or JSONL file hold: for training data, which no reference describes yet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pajson
+
+from drift_monitor.core.types import Kind
+from drift_monitor.sources import text_files
+from drift_monitor.sources.event_time import to_utc
+from drift_monitor.sources.text_files import TextFormat
+
+_MISSING: Final = pa.array(["", "NA", "N/A", "NULL", "null", "NaN", "nan", "#N/A", "n/a", "-nan", "-NaN"])
+_BOOLEAN: Final = pa.array(["true", "True", "TRUE", "false", "False", "FALSE"])
+
+
+def text_kinds(path: str, form: TextFormat) -> dict[str, Kind | None]:
+    """The kind of every column, by all of its values; None for a column without any.
+
+    Raises:
+        SourceError: a row cannot be read.
+    """
+    kinds: dict[str, Kind | None] = {}
+    for name, kind in _csv_kinds(path) if form == "csv" else _json_kinds(path):
+        known = kinds.get(name)
+        kinds[name] = kind if known is None else known if kind in {None, known} else "categorical"
+    return kinds
+
+
+def _csv_kinds(path: str) -> Iterator[tuple[str, Kind | None]]:
+    names = text_files.read_header(path, "csv", {}).names
+    texts = pa.schema([(name, pa.string()) for name in names])
+    for name in names:
+        yield name, None
+    for batch in text_files.read_rows(path, "csv", texts):
+        for name in names:
+            yield name, _kind(batch.column(name).dictionary)
+
+
+def _kind(texts: pa.Array) -> Kind | None:
+    """What a set of texts can all be read as."""
+    texts = pc.utf8_trim_whitespace(texts.filter(pc.invert(pc.is_in(texts, _MISSING))))
+    if not len(texts):
+        return None
+    if pc.all(pc.is_in(texts, _BOOLEAN)).as_py():
+        return "boolean"
+    try:
+        pc.cast(texts, pa.float64())
+    except pa.ArrowInvalid:
+        return "categorical" if to_utc(texts, "", "UTC").null_count else "datetime"
+    return "numeric"
+
+
+def _json_kinds(path: str) -> Iterator[tuple[str, Kind | None]]:
+    with text_files.open_text(path) as file:
+        while block := file.read(text_files.BLOCK):
+            rows = block + file.readline()
+            if not rows.strip():
+                continue
+            try:
+                table = pajson.read_json(io.BytesIO(rows))
+            except pa.ArrowInvalid as error:
+                raise text_files.explained(path, "jsonl", None, error) from error
+            for field in table.schema:
+                yield field.name, _json_kind(table.column(field.name), field.type)
+
+
+def _json_kind(column: pa.ChunkedArray, dtype: pa.DataType) -> Kind | None:
+    if pa.types.is_null(dtype) or pa.types.is_nested(dtype):
+        return None
+    if pa.types.is_boolean(dtype):
+        return "boolean"
+    if pa.types.is_timestamp(dtype):
+        return "datetime"
+    if pa.types.is_integer(dtype) or pa.types.is_floating(dtype):
+        return "numeric"
+    texts = pc.unique(column)
+    return "categorical" if to_utc(texts.drop_null(), "", "UTC").null_count else "datetime"
