@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from drift_monitor.config.models import Config
+from drift_monitor.core.policy import format_duration
 
+SIZE_PATTERN = r"^[0-9]+(\.[0-9]{1,3})? ?(KB|MB|GB|KiB|MiB|GiB)$"
 _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
@@ -45,17 +48,49 @@ def sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the configuration file, every key with its meaning."""
+    """The JSON Schema of the configuration file: every key with its meaning, and defaults as one writes them."""
     schema = Config.model_json_schema()
     for section in sections(Config):
-        properties = (schema if section is Config else schema["$defs"][section.__name__])["properties"]
-        for name, text in descriptions(section).items():
-            properties[name].setdefault("description", text)
+        own = definition(schema, section)
+        meanings = descriptions(section)
+        for name, field in section.model_fields.items():
+            prop = own["properties"][name]
+            if name in meanings:
+                prop.setdefault("description", meanings[name])
+            if isinstance(field.default, timedelta):
+                prop["default"] = format_duration(field.default)
+            elif prop.get("type") == "string" and isinstance(field.default, int):
+                prop |= {"default": format_size(field.default), "pattern": SIZE_PATTERN}
+            for part in (prop, *prop.get("anyOf", ())):
+                if part.get("type") == "string":
+                    for keyword in ("gt", "ge"):  # pydantic's own, of the value that the text stands for
+                        part.pop(keyword, None)
+                    if "pattern" in part:
+                        part["pattern"] = f"^{part['pattern'].removeprefix('^').removesuffix('$')}$"
+    short = {"type": "string", "pattern": "^[0-9]+ of [0-9]+$"}
+    schema["$defs"]["Persistence"] = {"anyOf": [short, schema["$defs"]["Persistence"]]}
     return {
         **schema,
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "drift-monitor configuration",
     }
+
+
+def definition(schema: dict[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    """The part of a schema that lists a section's keys."""
+    found: dict[str, Any] = schema["$defs"].get(section.__name__, schema)
+    return found["anyOf"][-1] if "anyOf" in found else found
+
+
+def format_size(value: int) -> str:
+    """Write bytes the way a config file does.
+
+    Example:
+        >>> format_size(2 * 2**30)
+        '2GiB'
+    """
+    unit, name = (2**30, "GiB") if value % 2**30 == 0 else (2**20, "MiB")
+    return f"{value / unit:g}{name}"
 
 
 def _parts(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from drift_monitor.config.describe import format_size
 from drift_monitor.config.document import Document
 from drift_monitor.config.models import LISTEN_PATTERN, NAME_PATTERN, Config
 from drift_monitor.config.problem import Problem, dotted, printable
@@ -144,7 +145,7 @@ def _limit(value: object) -> str:
     if value in ("datetime.timedelta(0)", timedelta(0)):  # pydantic hands over the repr
         return "0s"
     if isinstance(value, int):
-        return f"{value // 2**20}MiB" if value and value % 2**20 == 0 else f"{value:,}"
+        return format_size(value) if value and value % 2**20 == 0 else f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,0 +1,35 @@
+"""`drift-monitor demo`: the whole thing on real data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from drift_monitor.cli.options import examples
+
+
+@click.command(epilog=examples("drift-monitor demo", "drift-monitor demo --exit --folder /tmp/demo"))
+@click.option("--exit", "exit_when_done", is_flag=True, help="End by itself instead of serving until Ctrl-C.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+    help="Where the demo's data, configuration and state go.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9877,
+    show_default=True,
+    help="Of /metrics and the pages; 0 takes a free one.",
+)
+def demo(folder: Path, *, exit_when_done: bool, port: int) -> int:
+    """Show the whole thing on the flights of 2013: a real model, a labelled fault, an alarm.
+
+    Needs the flights: pip install 'drift-monitor[demo]'.
+    """
+    from drift_monitor.demo.run import main
+
+    return main(folder, exit_when_done=exit_when_done, port=port)

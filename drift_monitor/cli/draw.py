@@ -1,0 +1,141 @@
+"""A check drawn for people: the verdict, the features in order of blame, and what moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.bar import Bar
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from drift_monitor.config.problem import printable
+from drift_monitor.core.types import CheckResult, FeatureResult, Outcome
+
+STYLES = {
+    Outcome.OK: "bold green",
+    Outcome.DRIFT: "bold red",
+    Outcome.BROKEN: "bold magenta",
+    Outcome.NO_DATA: "bold yellow",
+    Outcome.CANNOT_JUDGE: "bold yellow",
+}
+_BAR = 24  # columns of the longest bar
+_FEATURES = 20  # shown unless all are asked for
+_HISTOGRAMS = 5
+_NAME = 40  # characters of a feature's or category's name
+
+
+def draw_check(result: CheckResult, *, everything: bool = False) -> RenderableType:
+    """The whole result.
+
+    Args:
+        result: of one check.
+        everything: all features, all expectations and all histograms, not only those that matter most.
+    """
+    parts: list[RenderableType] = [draw_verdict(result)]
+    shown = result.features if everything else result.features[:_FEATURES]
+    if shown:
+        parts += [Text(), draw_features(shown)]
+    if len(result.features) > len(shown):
+        parts.append(Text(f"and {len(result.features) - len(shown)} more features (-v shows them)", style="dim"))
+    drawn = [f for f in result.drifted if f.histogram is not None]
+    for feature in drawn if everything else drawn[:_HISTOGRAMS]:
+        parts += [Text(), draw_histogram(feature)]
+    for check in result.quality if everything else result.failed_quality:
+        mark = Text("broken ", style="magenta") if check.failed else Text("fine   ", style="green")
+        where = f"{check.check} of {_name(check.feature)}" if check.feature else check.check
+        parts.append(Text.assemble(mark, f"{where}: {printable(check.message, 500)}"))
+    return Group(*parts)
+
+
+def draw_verdict(result: CheckResult) -> RenderableType:
+    """The verdict, why, and what was compared."""
+    lines = [
+        Text.assemble(
+            (f"{result.verdict.value} ", STYLES[result.verdict]),
+            (result.monitor, "bold"),
+            f"  {result.window}",
+        ),
+        Text(printable(result.reason, 2000)),
+    ]
+    facts = [f"{result.rows:,} rows"]
+    if result.reference is not None:
+        reference = result.reference
+        facts.append(f"reference {reference.version} of {reference.rows:,} rows ({reference.sha256[:12]})")
+    if result.score is not None and result.threshold is not None:
+        facts.append(f"score {result.score:.3g}, threshold {result.threshold:.3g}")
+    lines.append(Text("; ".join(facts)))
+    lines.append(Text(result.promise, style="dim"))
+    return Group(*lines)
+
+
+def draw_features(features: Sequence[FeatureResult]) -> Table:
+    """One row a feature; the statistics that any of them has become columns."""
+    methods = _in_order(method for f in features for method in f.statistics)
+    # the decisive numbers first; more methods than fit are in --json
+    methods = [m for m in ("ks", "psi", "js") if m in methods] or methods[:3]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("feature", "kind", "", "method"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("score", "threshold", *methods, "nulls"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("what moved", overflow="fold")
+    for feature in features:
+        table.add_row(
+            _name(feature.name),
+            feature.kind if feature.role == "feature" else f"{feature.kind}, {feature.role}",
+            Text("drift", style="red") if feature.drifted else Text("-" if feature.score is None else "ok"),
+            feature.method or "-",
+            _number(feature.score),
+            _number(feature.threshold),
+            *(_number(feature.statistics[m].statistic if m in feature.statistics else None) for m in methods),
+            "-" if feature.null_ratio is None else f"{feature.null_ratio:.1%}",
+            Text(printable(feature.effect or feature.reason or "", 200)),
+        )
+    return table
+
+
+def draw_histogram(feature: FeatureResult) -> RenderableType:
+    """Reference and current side by side, one line a bin.
+
+    Args:
+        feature: with a histogram; without one only its name and effect are drawn.
+    """
+    title = Text.assemble((printable(feature.name, _NAME), "bold"), f"  {printable(feature.effect or '', 200)}")
+    if feature.histogram is None:
+        return title
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    table.add_column("", justify="right", overflow="fold", max_width=_NAME)
+    table.add_column("reference", width=_BAR)
+    table.add_column("", justify="right")
+    table.add_column("current", width=_BAR)
+    table.add_column("", justify="right")
+    shares = list(zip(feature.histogram.reference, feature.histogram.current, strict=True))
+    longest = max((max(pair) for pair in shares), default=0.0)
+    for label, (before, now) in zip(feature.histogram.labels, shares, strict=True):
+        table.add_row(
+            _name(label),
+            _bar(before, longest, "blue"),
+            f"{before:.1%}",
+            _bar(now, longest, "red" if feature.drifted else "green"),
+            f"{now:.1%}",
+        )
+    return Group(title, Padding(table, (0, 0, 0, 2)))
+
+
+def _bar(share: float, longest: float, color: str) -> RenderableType:
+    return Bar(longest, 0, share, color=color) if share > 0 else Text()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _name(text: str) -> Text:
+    """A name from outside: as text, so that `[red]` in it stays what it is."""
+    return Text(printable(text, _NAME))
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,286 @@
+"""The layers of `check-config`: syntax and meaning of the text, then the world that it speaks of."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from drift_monitor.config.document import Document
+from drift_monitor.config.file import examine
+from drift_monitor.config.models import Columns, Config, FilesSource, Monitor
+from drift_monitor.config.problem import Location, Problem, printable
+from drift_monitor.config.sentences import unknown
+from drift_monitor.core.errors import BadReferenceError, DriftMonitorError
+from drift_monitor.core.policy import format_duration
+from drift_monitor.core.types import Kind
+
+_EVIDENTLY = "evidently:"
+
+
+@dataclass
+class Findings:
+    """What `check-config` found.
+
+    Attributes:
+        config: None when the text alone is wrong.
+        columns: by monitor: column -> type of its reference or training file, where that could be read.
+    """
+
+    config: Config | None
+    document: Document | None
+    problems: list[Problem]
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def say(self, location: Location, message: str, *, key: bool = False, warning: bool = False) -> None:
+        """Add a problem with the setting at a location."""
+        if self.document is not None:
+            self.problems.append(self.document.problem(location, message, key=key, warning=warning))
+
+
+def examine_layers(text: str, path: Path, *, offline: bool = False) -> Findings:
+    """Check a configuration as far as its layers go: meaning needs correct syntax, the environment a meaning.
+
+    Args:
+        text: of the file.
+        path: of the file.
+        offline: leave the environment out.
+    """
+    config, document, problems = examine(text, path)
+    found = Findings(config, document, problems)
+    if config is not None:
+        for name, monitor in config.monitors.items():
+            _methods(found, name, monitor)
+            _schedule(found, name, monitor)
+            _columns_agree(found, name, monitor.columns, monitor.source.timestamp)
+        if not offline:
+            _environment(found, config)
+    found.problems.sort(key=lambda p: (p.line, p.column))
+    return found
+
+
+# -- meaning -------------------------------------------------------------------------------------------
+
+
+def _methods(found: Findings, name: str, monitor: Monitor) -> None:
+    at, alarm = ("monitors", name, "alarm"), monitor.alarm
+    for kind, methods in alarm.methods.items():
+        for index, method in enumerate(methods):
+            message = _method_problem(method, kind)
+            if message is None and method.startswith(_EVIDENTLY) and method not in alarm.thresholds:
+                message = f"has no threshold of its own: set alarm.thresholds.{method}"
+            if message is not None:
+                found.say((*at, "methods", kind, index), message)
+    named: list[tuple[Location, str]] = [
+        *(((*at, "report", i), m) for i, m in enumerate(alarm.report)),
+        *(((*at, "thresholds", m), m) for m in alarm.thresholds),
+        *(((*at, "features", f, m), m) for f, ms in alarm.features.items() for m in ms),
+    ]
+    for location, method in named:
+        message = _method_problem(method, None)
+        if message is not None:
+            found.say(location, message, key=isinstance(location[-1], str))
+
+
+def _method_problem(method: str, kind: Kind | None) -> str | None:
+    """What is wrong with naming this method, for features of this kind."""
+    from drift_monitor.core.stattests import STATTESTS
+
+    if method.startswith(_EVIDENTLY):
+        from drift_monitor.evidently_tests import EVIDENTLY_TESTS
+
+        short = method.removeprefix(_EVIDENTLY)
+        usable = [n for n, test in EVIDENTLY_TESTS.items() if kind is None or test.takes(kind)]
+        known: Iterable[str] = EVIDENTLY_TESTS
+    else:
+        short = method
+        usable = [n for n, test in STATTESTS.items() if kind is None or kind in test.kinds]
+        known = STATTESTS
+    if short in usable:
+        return None
+    return (
+        f"is not for {kind} features: {', '.join(usable)} are"
+        if short in known
+        else unknown("method", short, usable)
+    )
+
+
+def _schedule(found: Findings, name: str, monitor: Monitor) -> None:
+    at, schedule, window = ("monitors", name), monitor.schedule, monitor.window
+    if schedule.every is not None and schedule.every > window.length and monitor.source.timestamp is not None:
+        found.say(
+            (*at, "schedule"),
+            f"a window of {format_duration(window.length)} every {format_duration(schedule.every)} "
+            "leaves rows between the windows unwatched",
+            warning=True,
+        )
+    if not next_windows(monitor, datetime.now(UTC), 1):
+        found.say((*at, "schedule"), f"cron {schedule.cron!r} never fires")
+    quality = monitor.quality
+    if quality.min_rows is not None and quality.max_rows is not None and quality.min_rows > quality.max_rows:
+        found.say((*at, "quality"), f"min_rows {quality.min_rows:,} is above max_rows {quality.max_rows:,}")
+
+
+def next_windows(monitor: Monitor, now: datetime, count: int) -> list[tuple[datetime, datetime, datetime]]:
+    """The next windows of a monitor: (due at, start, end)."""
+    from itertools import islice
+
+    from drift_monitor.service.scheduler import fires_after
+
+    window = monitor.window
+    fires = islice(fires_after(monitor.schedule, now - window.delay), count)
+    return [(end + window.delay, end - window.length, end) for end in fires]
+
+
+def _columns_agree(found: Findings, name: str, columns: Columns, timestamp: str | None) -> None:
+    at = ("monitors", name, "columns")
+    roles = {"prediction": columns.prediction, "label": columns.label, "id": columns.id, "timestamp": timestamp}
+    seen: dict[str, str] = {}
+    for role, column in roles.items():
+        location = (*at, role) if role != "timestamp" else ("monitors", name, "source", "timestamp")
+        if column is None:
+            continue
+        if column in seen:
+            found.say(location, f"column {printable(column, 60)} is the {seen[column]} already")
+        seen.setdefault(column, role)
+        if column in columns.ignore and role == "prediction":
+            found.say(location, "the prediction is watched, so it cannot be ignored too")
+    for index, column in enumerate(columns.features or ()):
+        if column in columns.ignore:
+            found.say((*at, "features", index), "a feature cannot be ignored too")
+        elif column in seen:
+            found.say((*at, "features", index), f"column {printable(column, 60)} is the {seen[column]} already")
+
+
+# -- environment ---------------------------------------------------------------------------------------
+
+
+def _environment(found: Findings, config: Config) -> None:
+    _state(found, config.state)
+    if config.server.token_file is not None:
+        message = token_problem(config.server.token_file)
+        if message:
+            found.say(("server", "token_file"), message)
+    from drift_monitor.receivers import probe
+
+    for name, receiver in config.receivers.items():
+        message = probe(receiver)
+        if message:
+            found.say(("receivers", name), message)
+    for name, monitor in config.monitors.items():
+        _reference(found, name, monitor)
+        _source(found, name, monitor)
+
+
+def _state(found: Findings, state: Path) -> None:
+    nearest = next(p for p in (state, *state.parents) if p.exists())
+    if not nearest.is_dir():
+        found.say(("state",), f"{nearest} is not a folder")
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        found.say(("state",), f"{nearest} cannot be written by this user")
+
+
+def token_problem(path: Path) -> str | None:
+    """What is wrong with a file that holds a bearer token."""
+    try:
+        token = path.read_text("ascii").strip()
+    except UnicodeDecodeError:
+        return f"{path} holds something that is not ASCII: a token is letters, digits and signs"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    if len(token) < 16:
+        return (
+            f"{path} holds a token of {len(token)} characters: use 16 or more, such as from `openssl rand -hex 32`"
+        )
+    return f"{path} holds more than one word: a token has no blanks" if len(token.split()) > 1 else None
+
+
+def _reference(found: Findings, name: str, monitor: Monitor) -> None:
+    at = ("monitors", name, "reference")
+    try:
+        columns = reference_columns(monitor.reference)
+    except (DriftMonitorError, OSError) as error:
+        found.say(at, str(error))
+        return
+    found.columns[name] = columns
+    _columns_exist(found, name, monitor, list(columns))
+
+
+def reference_columns(path: Path) -> dict[str, str]:
+    """Column -> Arrow type of a reference folder or a training file.
+
+    Raises:
+        BadReferenceError: it is missing, damaged, or of an unknown format.
+    """
+    from drift_monitor.reference import open_reference
+    from drift_monitor.reference.version import is_reference
+
+    if is_reference(path):
+        return dict(open_reference(path).manifest.schema_)
+    if not path.exists():
+        raise BadReferenceError(f"{path}: no such file or folder")
+    from drift_monitor.sources import SOURCES
+
+    source = FilesSource(path=str(path))
+    return {f.name: str(f.type) for f in SOURCES[source.type](source, {}).columns()}
+
+
+def _columns_exist(found: Findings, name: str, monitor: Monitor, known: Sequence[str]) -> None:
+    """Say which columns of the configuration the reference does not have."""
+    at = ("monitors", name)
+    columns, quality = monitor.columns, monitor.quality
+    lists: dict[str, Iterable[str]] = {"ignore": columns.ignore, "features": columns.features or ()}
+    named: list[tuple[Location, str, bool]] = [
+        *(((*at, "columns", role), c, False) for role, c in _roles(columns)),
+        *(((*at, "columns", key, i), c, False) for key, cs in lists.items() for i, c in enumerate(cs)),
+        *(((*at, "columns", "kinds", c), c, True) for c in columns.kinds),
+        *(((*at, "alarm", "features", c), c, True) for c in monitor.alarm.features),
+        *(
+            ((*at, "quality", check, c), c, True)
+            for check in ("null_rate", "unseen", "out_of_range", "constant")
+            for c in getattr(quality, check)
+        ),
+    ]
+    for location, column, key in named:
+        if column not in known:
+            # a label arrives later and an id may be made by the service: neither has to be in the training data
+            optional = location[-1] in ("label", "id") or location[-2] == "ignore"
+            found.say(location, unknown("column in the reference", column, known), key=key, warning=optional)
+
+
+def _roles(columns: Columns) -> list[tuple[str, str]]:
+    roles = {"prediction": columns.prediction, "label": columns.label, "id": columns.id}
+    return [(role, column) for role, column in roles.items() if column is not None]
+
+
+def _source(found: Findings, name: str, monitor: Monitor) -> None:
+    at, source = ("monitors", name, "source"), monitor.source
+    path = Path(source.path)
+    matches = path.exists() if not glob.has_magic(source.path) else any(glob.iglob(source.path, recursive=True))
+    if not matches:
+        found.say((*at, "path"), "no file matches yet: every check will say no_data", warning=True)
+        return
+    from drift_monitor.sources import SOURCES
+
+    try:
+        schema = SOURCES[source.type](source, monitor.columns.kinds).columns()
+    except DriftMonitorError as error:
+        found.say((*at, "path"), str(error), warning=True)
+        return
+    if source.timestamp is not None and source.timestamp not in schema.names:
+        found.say((*at, "timestamp"), unknown("column in the source", source.timestamp, schema.names))
+    columns, known = monitor.columns, found.columns.get(name, {})
+    for role, column in _roles(columns):
+        if column not in schema.names and role != "label" and (column in known or role == "id"):
+            message = unknown("column in the source", column, schema.names)
+            found.say(("monitors", name, "columns", role), message)
+    other = {columns.prediction, columns.label, columns.id, source.timestamp, *columns.ignore}
+    expected = known if columns.features is None else [c for c in columns.features if c in known]
+    missing = [c for c in expected if c not in other and c not in schema.names]
+    if missing:
+        shown = ", ".join(printable(c, 60) for c in missing[:10]) + (", ..." if len(missing) > 10 else "")
+        message = f"the source lacks columns that the reference has: {shown}"
+        found.say((*at, "path"), message, warning=True)

@@ -1,0 +1,221 @@
+"""`drift-monitor outbox`: messages that wait, and those that nobody took."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import quote
+
+import click
+
+from drift_monitor.cli.options import ERROR, OK, config_option, examples, stdout
+
+if TYPE_CHECKING:
+    from drift_monitor.config.models import Config
+
+_TIMEOUT = 10  # seconds that a running daemon has for an answer
+_MOST = 10_000_000  # bytes of it that are read
+
+
+class Outbox(Protocol):
+    """The outbox, in the daemon's hands or in ours."""
+
+    def rows(self, state: str | None) -> list[dict[str, Any]]:
+        """What is in it, oldest first."""
+
+    def act(self, verb: Literal["retry", "drop"], delivery: int) -> bool:
+        """Do something with one message; False when there is none such."""
+
+
+@click.group(
+    epilog=examples(
+        "drift-monitor outbox list --state dead",
+        "drift-monitor outbox retry 17 18",
+        "drift-monitor outbox drop --all-dead",
+    )
+)
+def outbox() -> None:
+    """Look at the messages to the receivers, send dead ones again, or drop them.
+
+    Speaks to the daemon where one is running, else opens the state folder itself.
+    """
+
+
+@outbox.command(
+    "list", epilog=examples("drift-monitor outbox list", "drift-monitor outbox list --state dead --json")
+)
+@config_option
+@click.option("--state", type=click.Choice(["pending", "delivered", "dead"]), help="Only messages in this state.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def list_(config_path: Path, state: str | None, *, as_json: bool) -> int:
+    """List the messages, oldest first."""
+    from drift_monitor.config.file import load
+
+    with open_outbox(load(config_path)) as box:
+        rows = box.rows(state)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return OK
+    if not rows:
+        click.echo(f"no {state} messages" if state else "no messages")
+        return OK
+    from rich.table import Table
+    from rich.text import Text
+
+    from drift_monitor.config.problem import printable
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("id", "state", "receiver", "type", "created", "attempts", "next attempt", "last error"):
+        table.add_column(heading, justify="right" if heading in ("id", "attempts") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(
+            str(row["id"]),
+            row["state"],
+            row["receiver"],
+            row["type"].removeprefix("drift_monitor."),
+            row["created"][:19],
+            str(row["attempts"]),
+            (row["next_attempt"] or "-")[:19],
+            Text(printable(row["last_error"] or "", 300)),
+        )
+    stdout().print(table)
+    return OK
+
+
+def _ids_and_all_dead(function: Callable[..., int]) -> Callable[..., int]:
+    function = click.option("--all-dead", is_flag=True, help="Every dead message.")(function)
+    function = config_option(function)
+    return click.argument("ids", nargs=-1, type=int, metavar="[ID]...")(function)
+
+
+@outbox.command(epilog=examples("drift-monitor outbox retry 17", "drift-monitor outbox retry --all-dead"))
+@_ids_and_all_dead
+def retry(ids: tuple[int, ...], config_path: Path, *, all_dead: bool) -> int:
+    """Send dead or pending messages again, now and with a fresh schedule."""
+    return _act("retry", ids, config_path, all_dead=all_dead)
+
+
+@outbox.command(epilog=examples("drift-monitor outbox drop 17", "drift-monitor outbox drop --all-dead"))
+@_ids_and_all_dead
+def drop(ids: tuple[int, ...], config_path: Path, *, all_dead: bool) -> int:
+    """Delete dead or pending messages; their receivers never get them."""
+    return _act("drop", ids, config_path, all_dead=all_dead)
+
+
+def _act(verb: Literal["retry", "drop"], ids: Sequence[int], config_path: Path, *, all_dead: bool) -> int:
+    from drift_monitor.config.file import load
+
+    if bool(ids) == all_dead:
+        raise click.UsageError("name the messages by ID, or give --all-dead")
+    done, missing = 0, []
+    with open_outbox(load(config_path)) as box:
+        wanted = _dead(box) if all_dead else list(ids)
+        while wanted:
+            missing = [delivery for delivery in wanted if not box.act(verb, delivery)]
+            done += len(wanted) - len(missing)
+            # a daemon lists a bounded number at once: look again while that gets us anywhere
+            wanted = _dead(box) if all_dead and len(missing) < len(wanted) else []
+    click.echo(f"{done} {'message' if done == 1 else 'messages'} {'due again' if verb == 'retry' else 'dropped'}")
+    if missing and not all_dead:
+        click.echo(f"no pending or dead message: {', '.join(map(str, missing))}", err=True)
+        return ERROR
+    return OK
+
+
+def _dead(box: Outbox) -> list[int]:
+    return [int(row["id"]) for row in box.rows("dead")]
+
+
+@contextmanager
+def open_outbox(config: Config) -> Iterator[Outbox]:
+    """The outbox of a state folder: through the daemon that holds it, or directly.
+
+    Raises:
+        StoreError: the daemon does not answer, or the database cannot be used.
+    """
+    from drift_monitor.service.lock import read_lock
+    from drift_monitor.service.store import Store
+
+    holder = read_lock(config.state)
+    if holder is not None:
+        yield _Remote(holder.address, holder.pid, config.server.token_file)
+        return
+    store = Store.open(config.state)
+    try:
+        yield _Direct(store)
+    finally:
+        store.close()
+
+
+class _Direct:
+    """The database itself."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def rows(self, state: str | None) -> list[dict[str, Any]]:
+        return [_row(d) for d in self._store.deliveries(state, limit=100_000)]
+
+    def act(self, verb: Literal["retry", "drop"], delivery: int) -> bool:
+        if verb == "retry":
+            return bool(self._store.replay(delivery, datetime.now(UTC)))
+        return bool(self._store.drop(delivery))
+
+
+def _row(delivery: Any) -> dict[str, Any]:
+    row: dict[str, Any] = delivery.model_dump(mode="json", exclude={"body"})
+    return row
+
+
+class _Remote:
+    """The API of a running daemon."""
+
+    def __init__(self, address: str, pid: int, token_file: Path | None) -> None:
+        from drift_monitor.core.errors import StoreError
+
+        if not address:
+            raise StoreError(f"the daemon (pid {pid}) has the state folder, but serves no API: stop it first")
+        self._base, self._pid = address.rstrip("/"), pid
+        self._headers = {"X-Requested-By": "drift-monitor", "Accept": "application/json"}
+        if token_file is not None:
+            try:
+                self._headers["Authorization"] = f"Bearer {token_file.read_text('ascii').strip()}"
+            except (OSError, UnicodeDecodeError) as error:
+                raise StoreError(f"{token_file}: the daemon's token cannot be read: {error}") from error
+
+    def rows(self, state: str | None) -> list[dict[str, Any]]:
+        query = f"?state={quote(state)}" if state else ""
+        _, body = self._ask("GET", f"/api/v1/outbox{query}")
+        rows: list[dict[str, Any]] = json.loads(body)["deliveries"]
+        return rows
+
+    def act(self, verb: Literal["retry", "drop"], delivery: int) -> bool:
+        status, _ = self._ask("POST", f"/api/v1/outbox/{delivery}/{verb}")
+        return status != http.client.NOT_FOUND
+
+    def _ask(self, method: str, path: str) -> tuple[int, bytes]:
+        from drift_monitor.core.errors import StoreError
+
+        # the address comes from the lock file of our own state folder
+        request = urllib.request.Request(self._base + path, method=method, headers=self._headers)  # noqa: S310
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=_TIMEOUT) as answer:
+                return answer.status, answer.read(_MOST)
+        except urllib.error.HTTPError as error:
+            if error.code == http.client.NOT_FOUND and method == "POST":
+                return error.code, b""
+            hint = ": is server.token_file the one it was started with?" if error.code in (401, 403) else ""
+            raise StoreError(
+                f"the daemon (pid {self._pid}) at {self._base} answered {error.code}{hint}"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise StoreError(f"the daemon (pid {self._pid}) at {self._base} does not answer: {reason}") from error
