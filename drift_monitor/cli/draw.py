@@ -74,7 +74,7 @@ def draw_features(features: Sequence[FeatureResult]) -> Table:
     """One row a feature; the statistics that any of them has become columns."""
     methods = _in_order(method for f in features for method in f.statistics)
     # the decisive numbers first; more methods than fit are in --json
-    methods = [m for m in ("ks", "psi", "js") if m in methods] or methods[:3]
+    methods = [m for m in ("effect", "ks", "psi") if m in methods] or methods[:3]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("feature", "kind", "", "method"):
         table.add_column(heading, overflow="fold")
