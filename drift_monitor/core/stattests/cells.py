@@ -24,6 +24,8 @@ from drift_monitor.core.profile import (
 
 GROUPS = 10
 """Groups of a numeric feature that distances and chi-square compare, as usual for the PSI [Siddiqi 2006]."""
+UNTIED_ROWS = 30
+"""Rows to expect off the most frequent value in the smaller sample, for ranks and means to be near normal."""
 LEAST = 5
 """Rows to expect in the smaller sample for a cell to stand alone: the rule for chi-square [Cochran 1954]."""
 
@@ -33,12 +35,15 @@ class Cells:
     """Counts of two samples on the same cells.
 
     Attributes:
-        reference, current: shape (b,).
-        sparse: whether the last cell holds fewer than `LEAST` expected rows.
+        reference: shape (b,).
+        current: the same.
+        mixed: whether the last cell mixes what has no cell of its own.
+        sparse: whether that cell holds fewer than `LEAST` expected rows.
     """
 
     reference: Ints
     current: Ints
+    mixed: bool = False
     sparse: bool = False
 
     @property
@@ -65,6 +70,16 @@ def numeric(
         raise TypeError(f"feature {spec.name!r} is {spec.kind}; this method is for numeric and datetime features")
     check_sizes(spec, reference, current)
     return spec, cast("NumericProfile", reference), cast("NumericProfile", current)
+
+
+def near_constant(a: NumericProfile, b: NumericProfile) -> bool:
+    """Whether almost all rows share one value, so that sums over rows are not near their limiting laws.
+
+    `max_bin_z` and `weighted_supremum` still hold then.
+    """
+    rows = a.n + b.n
+    rest = rows - int((a.counts + b.counts).max())
+    return rest * min(a.n, b.n) < UNTIED_ROWS * rows
 
 
 def check_sizes(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> None:
@@ -99,7 +114,10 @@ def groups(reference: NumericProfile, bins: int = GROUPS) -> Ints:
 
 
 def compare(spec: Spec, reference: FeatureProfile, current: FeatureProfile, bins: int = 0) -> Cells:
-    """Counts by group (numeric) or by category, the last being all categories that the spec does not list.
+    """Counts by group (numeric) or by category.
+
+    Categories that the reference has not seen have cells of their own as far as the profile names them; the last
+    cell mixes those that nobody names.
 
     Args:
         spec: of the feature.
@@ -112,38 +130,59 @@ def compare(spec: Spec, reference: FeatureProfile, current: FeatureProfile, bins
     """
     check_sizes(spec, reference, current)
     if isinstance(spec, CategoricalSpec):
-        ours, theirs = cast("CategoricalProfile", reference), cast("CategoricalProfile", current)
-        return Cells(np.append(ours.counts, ours.other), np.append(theirs.counts, theirs.other))
+        return _compare_categories(
+            spec, cast("CategoricalProfile", reference), cast("CategoricalProfile", current)
+        )
     _, before, now = numeric(spec, reference, current)
     starts = groups(before, bins or min(GROUPS, max(2, min(before.n, now.n) // 10)))
     return Cells(np.add.reduceat(before.counts, starts), np.add.reduceat(now.counts, starts))
 
 
-def pooled(cells: Cells, *, rest: bool) -> Cells:
-    """Add up the cells in which the smaller sample expects under `LEAST` rows. Empty cells go.
+def _compare_categories(spec: CategoricalSpec, before: CategoricalProfile, now: CategoricalProfile) -> Cells:
+    # where the spec does not list all categories, a name may be kept on one side and not on the other
+    named = {*before.unseen, *now.unseen} if spec.complete else set()
+    p, q = (_by_category(profile, sorted(named)) for profile in (before, now))
+    return Cells(p, q, mixed=True)
+
+
+def _by_category(profile: CategoricalProfile, named: list[str]) -> Ints:
+    unseen = [profile.unseen.get(name, 0) for name in named]
+    return np.concatenate((profile.counts, unseen, [profile.other - sum(unseen)])).astype(np.int64)
+
+
+def pooled(cells: Cells, *, least: float, rest: bool) -> Cells:
+    """Put the cells with fewer than `least` rows of both samples together, into the mixed cell. Empty cells go.
 
     Only the two counts of a cell together decide, not how they fall to the samples, so that the null distribution
-    given those totals still holds.
+    given those totals still holds. It would not if the reference decided: a category that it has not seen has no
+    reference rows because it was looked for there, and all such categories together may well have many rows.
 
     Args:
         cells: to pool.
+        least: rows to stand alone.
         rest: keep the pooled cell, the last, even if it is sparse itself. If not, a sparse one joins the smallest
             of the others.
     """
     total = cells.reference + cells.current
-    least = LEAST * (cells.m + cells.n) / min(cells.m, cells.n)
     dense = total >= least
+    if cells.mixed:
+        dense[-1] = False
     p, q = cells.reference[dense], cells.current[dense]
     left_p, left_q = cells.m - int(p.sum()), cells.n - int(q.sum())
     if not left_p + left_q:
         return Cells(p, q)
-    sparse = left_p + left_q < least
+    sparse = left_p + left_q < expected_rows(cells)
     if rest or not sparse or not len(p):
-        return Cells(np.append(p, left_p), np.append(q, left_q), sparse)
+        return Cells(np.append(p, left_p), np.append(q, left_q), mixed=True, sparse=sparse)
     smallest = int(np.argmin(total[dense]))
     p[smallest] += left_p
     q[smallest] += left_q
     return Cells(p, q)
+
+
+def expected_rows(cells: Cells) -> float:
+    """Rows of both samples with which a cell expects `LEAST` in the smaller one."""
+    return LEAST * (cells.m + cells.n) / min(cells.m, cells.n)
 
 
 def number(spec: NumericSpec, value: float) -> str:

@@ -29,17 +29,24 @@ def effect_size(spec: Spec, reference: FeatureProfile, current: FeatureProfile) 
     """How large the change is, whatever the number of rows: from 0 to 1.
 
     The Kolmogorov-Smirnov distance of a numeric or datetime feature, the largest change of one category's share of
-    the others (all categories that the reference does not list count as one).
+    the others. The categories that the reference has not seen count as one, too: by how much their share differs
+    from the reference's share of categories seen once, which is what to expect of them [1].
+
+    References:
+        [1] Good (1953), The population frequencies of species and the estimation of population parameters.
 
     Raises:
         ValueError: a side has no row with a value.
     """
     check_sizes(spec, reference, current)
     if isinstance(spec, NumericSpec):
-        _, before, now = numeric(spec, reference, current)
-        return float(np.abs(np.cumsum(before.counts) / before.n - np.cumsum(now.counts) / now.n).max())
-    cells = compare(spec, reference, current)
-    return float(np.abs(cells.reference / cells.m - cells.current / cells.n).max())
+        _, a, b = numeric(spec, reference, current)
+        return float(np.abs(np.cumsum(a.counts) / a.n - np.cumsum(b.counts) / b.n).max())
+    before, now = cast("CategoricalProfile", reference), cast("CategoricalProfile", current)
+    cells = compare(spec, before, now)
+    change = np.abs(cells.reference / cells.m - cells.current / cells.n)[:-1]
+    expected = max(before.other, int((before.counts == 1).sum())) / before.n
+    return float(max(change.max(initial=0.0), abs(now.other / now.n - expected)))
 
 
 def effect(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> str:

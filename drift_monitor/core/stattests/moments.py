@@ -9,7 +9,7 @@ from scipy import special
 
 from drift_monitor.core.profile import FeatureProfile, Floats, NumericProfile, NumericSpec, Spec
 from drift_monitor.core.stattests import null
-from drift_monitor.core.stattests.cells import groups, numeric
+from drift_monitor.core.stattests.cells import groups, near_constant, numeric
 from drift_monitor.core.types import StatResult
 
 _DRAWS = 500
@@ -100,8 +100,8 @@ def t(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatRes
     """Welch's t: |difference of the means| in standard errors, for unequal variances.
 
     `scipy.stats.ttest_ind(equal_var=False)` up to the rounding of the sums (a 2**-30th of the reference's range a
-    value). None with under 2 rows, with a value too far out for the sums, or where no value varies. With under
-    some 1000 rows of a very skewed feature it raises more false alarms than alpha says: use a rank method.
+    value). None with a value too far out for the sums, or for a nearly constant feature (`near_constant`). With
+    under some 1000 rows of a very skewed feature it raises more false alarms than alpha says: use a rank method.
 
     References:
         Welch (1947), The generalization of Student's problem.
@@ -114,7 +114,7 @@ def t(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatRes
 
 
 def _welch(before: NumericProfile, now: NumericProfile) -> tuple[float, float] | None:
-    if before.saturated or now.saturated or before.n < 2 or now.n < 2:
+    if before.saturated or now.saturated or min(before.n, now.n) < 2 or near_constant(before, now):
         return None
     # in units, so that neither squares nor small differences of large means lose digits
     (mean_p, a), (mean_q, b) = (_mean_and_error(x) for x in (before, now))

@@ -15,7 +15,7 @@ from scipy import special
 
 from drift_monitor.core.profile import FeatureProfile, Floats, Ints, NumericProfile, Spec
 from drift_monitor.core.stattests import null
-from drift_monitor.core.stattests.cells import numeric
+from drift_monitor.core.stattests.cells import near_constant, numeric
 from drift_monitor.core.stattests.tables import table_z
 from drift_monitor.core.types import StatResult
 
@@ -60,7 +60,7 @@ def _steps(reference: NumericProfile, current: NumericProfile) -> _Steps:
 
 
 def _result(
-    statistic: float, p_value: float, steps: _Steps, low: float, high: float, slack: float = 1e-12
+    statistic: float, p_value: float | None, steps: _Steps, low: float, high: float, slack: float = 1e-12
 ) -> StatResult:
     """With its bracket, widened by rounding; without one if the statistic is exact."""
     if steps.exact:
@@ -112,18 +112,17 @@ def anderson_darling(spec: Spec, reference: FeatureProfile, current: FeatureProf
     References:
         [1] Scholz & Stephens (1987), K-sample Anderson-Darling tests, equation 7.
     """
-    s = _steps(*numeric(spec, reference, current)[1:])
+    _, ours, theirs = numeric(spec, reference, current)
+    s = _steps(ours, theirs)
     total = s.a + s.b
     rows = s.m + s.n
-    if len(total) == 1 and s.exact:
-        return StatResult(statistic=0.0, p_value=1.0)
     end = np.cumsum(total).astype(np.float64)
     start = end - total
     scale = (rows - 1) / rows * s.m * s.n
     middle = (s.before + s.after) / 2
     terms = total * middle**2 / _spread(start, end, rows) if len(total) > 1 else np.zeros(1)
     statistic = scale * float(terms.sum())
-    p_value = null.tied_law(total, middle=True).sf(statistic)
+    p_value = None if near_constant(ours, theirs) else null.tied_law(total, middle=True).sf(statistic)
     if s.exact:
         return StatResult(statistic=statistic, p_value=p_value)
     # Inside an open cell D stays between before - fall and before + rise. A tie of rows u..v weighs no more than
@@ -158,8 +157,10 @@ def _untied_weight(u: Floats, v: Floats, rows: int) -> Floats:
 def anderson_darling_critical(
     spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float
 ) -> float:
-    """From the limiting law, which depends on how rows are tied."""
+    """From the limiting law, which depends on how rows are tied; infinite for a nearly constant feature."""
     _, before, now = numeric(spec, reference, current)
+    if near_constant(before, now):
+        return math.inf
     return null.tied_law(before.counts + now.counts, middle=True).isf(alpha)
 
 
@@ -194,12 +195,13 @@ def cramer_von_mises(spec: Spec, reference: FeatureProfile, current: FeatureProf
     References:
         [1] Anderson (1962), On the distribution of the two-sample Cramer-von Mises criterion.
     """
-    s = _steps(*numeric(spec, reference, current)[1:])
+    _, ours, theirs = numeric(spec, reference, current)
+    s = _steps(ours, theirs)
     total = s.a + s.b
     scale = s.m * s.n / (s.m + s.n) ** 2
     straight = (s.before**2 + s.before * s.after + s.after**2) / 3
     statistic = scale * float((total * np.where(s.open, straight, s.after**2)).sum())
-    p_value = null.tied_law(total, middle=False).sf(statistic)
+    p_value = None if near_constant(ours, theirs) else null.tied_law(total, middle=False).sf(statistic)
     top, bottom = s.before + s.rise, s.before - s.fall
     most = np.where(s.open, np.maximum(top**2, bottom**2), s.after**2)
     least = np.where(top * bottom <= 0, 0.0, np.minimum(top**2, bottom**2))
@@ -211,8 +213,10 @@ def cramer_von_mises(spec: Spec, reference: FeatureProfile, current: FeatureProf
 def cramer_von_mises_critical(
     spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float
 ) -> float:
-    """From the limiting law, which depends on how rows are tied."""
+    """From the limiting law, which depends on how rows are tied; infinite for a nearly constant feature."""
     _, before, now = numeric(spec, reference, current)
+    if near_constant(before, now):
+        return math.inf
     return null.tied_law(before.counts + now.counts, middle=False).isf(alpha)
 
 
@@ -222,13 +226,16 @@ def cramer_von_mises_critical(
 def mann_whitney(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult | None:
     """Mann-Whitney: |U - mn/2| less 1/2, in standard deviations corrected for ties.
 
-    The p-value is the two-sided normal one, `scipy.stats.mannwhitneyu(method="asymptotic")`. None where all rows
-    are equal.
+    The p-value is the two-sided normal one, `scipy.stats.mannwhitneyu(method="asymptotic")`. None for a nearly
+    constant feature (`near_constant`), where there is no such law.
 
     References:
         Hollander & Wolfe (1999), Nonparametric statistical methods, section 4.1, with its tie correction.
     """
-    s = _steps(*numeric(spec, reference, current)[1:])
+    _, ours, theirs = numeric(spec, reference, current)
+    if near_constant(ours, theirs):
+        return None
+    s = _steps(ours, theirs)
     rows = s.m + s.n
     total = (s.a + s.b).astype(np.float64)
     below = np.concatenate(([0], np.cumsum(s.b)[:-1]))
@@ -240,8 +247,6 @@ def mann_whitney(spec: Spec, reference: FeatureProfile, current: FeatureProfile)
     widest, narrowest = (
         math.sqrt(s.m * s.n / 12 * max(0.0, rows + 1 - float(t.sum()))) for t in (ties[~s.open], ties)
     )
-    if narrowest <= 1e-9 * rows:
-        return None
     z = max(0.0, distance - 0.5) / widest
     low = max(0.0, distance - unknown - 0.5) / widest
     high = max(0.0, distance + unknown - 0.5) / narrowest
@@ -250,8 +255,8 @@ def mann_whitney(spec: Spec, reference: FeatureProfile, current: FeatureProfile)
 
 def mann_whitney_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
     """From the normal distribution."""
-    numeric(spec, reference, current)
-    return null.normal_isf(alpha / 2)
+    _, before, now = numeric(spec, reference, current)
+    return math.inf if near_constant(before, now) else null.normal_isf(alpha / 2)
 
 
 # -- weighted supremum -----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Stattests on shares of cells: about ten groups of a numeric feature, or the categories.
 
-All but `max_bin_z` pool the cells in which the smaller sample expects under 5 rows (`cells.pooled`): a distance
-over hundreds of nearly empty cells measures the number of rows, not drift.
+Cells in which the smaller sample expects under 5 rows are pooled (`cells.pooled`): a distance over hundreds of
+nearly empty cells measures the number of rows, not drift. `max_bin_z` pools only those with under 10 rows in all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy import special, stats
 
 from drift_monitor.core.profile import FeatureProfile, Floats, Spec
 from drift_monitor.core.stattests import null
-from drift_monitor.core.stattests.cells import Cells, compare, pooled
+from drift_monitor.core.stattests.cells import Cells, compare, expected_rows, pooled
 from drift_monitor.core.stattests.tables import table_z
 from drift_monitor.core.types import StatResult
 
@@ -22,12 +22,24 @@ PSEUDOCOUNT = 0.5
 """Added to every cell of the PSI: Jeffreys' prior. An empty cell stays finite, its weight in proportion to n."""
 BINS = 1000
 """Groups of a numeric feature in which `max_bin_z` looks for a spike or a hole."""
+LEAST_TOTAL = 10
+"""Rows of both samples for a cell to stand alone in `max_bin_z`; fewer could hardly tell anything."""
 
 _Term = Callable[[Floats, Floats], Floats]
 
 
 def _distance_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Cells:
-    return pooled(compare(spec, reference, current), rest=True)
+    cells = compare(spec, reference, current)
+    return pooled(cells, least=expected_rows(cells), rest=True)
+
+
+def _dense_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Cells:
+    cells = compare(spec, reference, current)
+    return pooled(cells, least=expected_rows(cells), rest=False)
+
+
+def _fine_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Cells:
+    return pooled(compare(spec, reference, current, BINS), least=LEAST_TOTAL, rest=True)
 
 
 def _shares(cells: Cells, pseudocount: float = 0.0) -> tuple[Floats, Floats]:
@@ -167,7 +179,7 @@ def chi2(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Stat
     References:
         Pearson (1900); for two samples, Cochran (1952), The chi-square test of goodness of fit, section 3.
     """
-    cells = pooled(compare(spec, reference, current), rest=False)
+    cells = _dense_cells(spec, reference, current)
     seen = np.stack((cells.reference, cells.current)).astype(np.float64)
     expected = _expected(cells)
     statistic = float(((seen - expected) ** 2 / expected).sum())
@@ -182,7 +194,7 @@ def g(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatRes
     References:
         Wilks (1938), The large-sample distribution of the likelihood ratio.
     """
-    cells = pooled(compare(spec, reference, current), rest=False)
+    cells = _dense_cells(spec, reference, current)
     seen = np.stack((cells.reference, cells.current)).astype(np.float64)
     statistic = max(0.0, 2 * float(special.rel_entr(seen, _expected(cells)).sum()))
     return StatResult(statistic=statistic, p_value=null.chi2_sf(statistic, seen.shape[1] - 1))
@@ -195,7 +207,7 @@ def _expected(cells: Cells) -> Floats:
 
 def chi2_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
     """From chi-square with one degree of freedom fewer than pooled cells."""
-    cells = pooled(compare(spec, reference, current), rest=False)
+    cells = _dense_cells(spec, reference, current)
     return null.chi2_isf(alpha, len(cells.reference) - 1)
 
 
@@ -205,19 +217,15 @@ def chi2_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile
 def max_bin_z(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
     """The largest z of any one cell (`table_z`): a spike, a hole, a new category.
 
-    On all categories, or on about 1000 groups of a numeric feature. The p-value is Bonferroni's over the cells.
+    On the categories, or on about 1000 groups of a numeric feature. The p-value is Bonferroni's over the cells.
     """
-    cells = compare(spec, reference, current, BINS)
+    cells = _fine_cells(spec, reference, current)
     statistic = float(table_z(cells.reference, cells.current, cells.m, cells.n).max())
-    p_value = min(1.0, _used(cells) * 2 * float(special.ndtr(-statistic)))
+    p_value = min(1.0, len(cells.reference) * 2 * float(special.ndtr(-statistic)))
     return StatResult(statistic=statistic, p_value=p_value)
 
 
 def max_bin_z_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
     """From the normal distribution, Bonferroni over the cells that hold rows."""
-    cells = compare(spec, reference, current, BINS)
-    return null.normal_isf(alpha / (2 * _used(cells)))
-
-
-def _used(cells: Cells) -> int:
-    return int(np.count_nonzero(cells.reference + cells.current))
+    cells = _fine_cells(spec, reference, current)
+    return null.normal_isf(alpha / (2 * len(cells.reference)))
