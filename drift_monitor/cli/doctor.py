@@ -213,18 +213,20 @@ def _disk(state: Path) -> Finding:
 
 def _database(state: Path) -> Finding:
     from drift_monitor.core.errors import StoreError
+    from drift_monitor.service.database import inspect
     from drift_monitor.service.lock import read_lock
-    from drift_monitor.service.store import FILE, Store
+    from drift_monitor.service.store import FILE
 
-    if not (state / FILE).exists():
+    path = state / FILE
+    if not path.exists():
         return Finding("ok", "database", "none yet: the first run makes it")
     try:
-        if read_lock(state) is not None:
+        if read_lock(state) is not None:  # a second connection is a risk that a look is not worth
             return Finding("ok", "database", "in use by the running daemon, which checked it when it started")
-        Store.open(state).close()
+        version = inspect(path)
     except StoreError as error:
         return Finding("fail", "database", str(error), "see the message; nothing was changed")
-    return Finding("ok", "database", f"{(state / FILE).stat().st_size / 2**20:.1f} MiB, intact")
+    return Finding("ok", "database", f"{path.stat().st_size / 2**20:.1f} MiB, version {version}, intact")
 
 
 def _daemon(config: Config) -> Finding:

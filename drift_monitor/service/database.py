@@ -145,6 +145,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def inspect(path: Path) -> int:
+    """Check a database without changing it; the version it has.
+
+    Raises:
+        StoreError: not a database of ours, damaged, newer than this program, or it cannot be read.
+    """
+    with _as_store_errors(path):
+        return _check(path)
+
+
 def _check(path: Path) -> int:
     """Refuse what is damaged, foreign or too new; the version of what is left."""
     with closing(
