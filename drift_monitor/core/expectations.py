@@ -27,7 +27,6 @@ from drift_monitor.core.profile import (
     NumericSpec,
     Profile,
     Spec,
-    merge,
 )
 
 CERTAINTY: Final = 1e-6
@@ -35,6 +34,8 @@ CERTAINTY: Final = 1e-6
 month make 0.14 of them."""
 HEADROOM: Final = 1.5
 """How far beyond the worst of the reference's own windows a rate may go."""
+POOLED_HEADROOM: Final = 5.0
+"""The same beyond the reference's pooled rate, where it cannot be cut into windows: nulls come in stretches."""
 SLACK: Final = 0.01
 """A rate that is always expected of nulls, duplicates and one value's extra share."""
 CHANGE: Final = 0.10
@@ -104,30 +105,6 @@ class Expectations:
     sliced: bool = False
 
 
-def slices(buckets: Mapping[int, Profile], bucket: timedelta, length: timedelta) -> dict[int, Profile]:
-    """Cut a reference into windows of the live length, to learn what its windows look like.
-
-    Args:
-        buckets: profile by start, in microseconds since 1970, as `profile_buckets` gives them.
-        bucket: their length, of which `length` is a whole multiple.
-        length: of the live window.
-
-    Returns:
-        Profile by start of window; windows are aligned to 1970. The unfinished ones at both ends are left out,
-        and so are windows without a row.
-    """
-    width = length // MICROSECOND
-    groups: dict[int, list[Profile]] = {}
-    if not buckets:
-        return {}
-    first, last = min(buckets), max(buckets) + bucket // MICROSECOND
-    for start in sorted(buckets):
-        at = start // width * width
-        if first <= at and at + width <= last:
-            groups.setdefault(at, []).append(buckets[start])
-    return {at: whole for at, group in groups.items() if (whole := merge(group)) is not None and whole.rows}
-
-
 def expectations(
     specs: Sequence[Spec],
     reference: Profile,
@@ -141,7 +118,8 @@ def expectations(
     Inferred rates, with p the reference's rate and w the largest rate that one of its windows had with 99%
     confidence (the lower Clopper-Pearson bound, so that a window of three rows proves little):
 
-    - nulls: 1.5 max(p, w) + 1%, but never more than half-way from p to 1.
+    - nulls: 1.5 max(p, w) + 1%; without windows 5 p + 1%, but no more than half-way from p to 1. A column of
+      nothing but nulls fails in any case, if p makes that as unlikely as a limit's excess.
     - unseen: the larger of 10% and 1.5 max(g, w); g is Good and Turing's estimate of the chance that the next row
       is a new category (categories seen once / rows), w the share of categories that no other window had.
     - out of range: 10%.
@@ -156,7 +134,8 @@ def expectations(
         specs: one a feature.
         reference: the whole of it.
         policy: what the user set replaces what would be inferred.
-        windows: the reference cut into windows (see `slices`).
+        windows: the reference cut into windows of the live length, by start in microseconds since 1970. Some may
+            have rows and times only; windows without rows are absent.
         length: of a window.
 
     References:
@@ -178,7 +157,7 @@ def expectations(
         elif spec.kind == "numeric" and spec.edges[-1] > spec.edges[0]:
             out_of_range[spec.name] = Limit(CHANGE)
         if spec.kind != "datetime" and whole.n and spike(spec, whole, whole).count < whole.n:
-            constant[spec.name] = Limit(_gain(spec, whole, parts) if cut else POOLED_SPIKE)
+            constant[spec.name] = Limit(_gain(spec, whole, parts) if parts else POOLED_SPIKE)
     for inferred, given in (
         (nulls, policy.null_rate),
         (unseen, policy.unseen),
@@ -197,7 +176,7 @@ def expectations(
         min_rows=None if "volume" in off else low if policy.min_rows is None else policy.min_rows,
         max_rows=None if "volume" in off else high if policy.max_rows is None else policy.max_rows,
         freshness=None if "freshness" in off else policy.freshness or _freshness(cut, length),
-        sliced=bool(cut),
+        sliced=any(w.features for w in cut.values()),
     )
 
 
@@ -215,7 +194,9 @@ def null_rate(whole: FeatureProfile, parts: Sequence[FeatureProfile] = ()) -> fl
     """The rate of nulls that is still expected, from the reference's rows and its windows (see `expectations`)."""
     pooled = whole.missing / whole.rows if whole.rows else 0.0
     worst = max((at_least(p.missing, p.rows) for p in parts if p.rows), default=0.0)
-    return min(HEADROOM * max(pooled, worst) + SLACK, (1 + pooled) / 2)
+    if parts:
+        return min(1.0, HEADROOM * max(pooled, worst) + SLACK)
+    return min(POOLED_HEADROOM * pooled + SLACK, (1 + pooled) / 2)
 
 
 def _unseen_rate(whole: CategoricalProfile, parts: Sequence[FeatureProfile]) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 
@@ -58,7 +58,7 @@ def assess(
         schema: columns of the live data and their Arrow types, by name (`str(field.type)`).
         policy: overrides.
         window: the window; its end is what freshness is measured against, never a clock.
-        windows: the reference cut into windows of this length (see `slices`).
+        windows: the reference cut into windows of this length (see `expectations`).
 
     Returns:
         Every check that was made, passed or failed; of the schema only what failed, or one result that passed.
@@ -80,36 +80,6 @@ def assess(
                     results.append(check(spec, reference.features[spec.name], profile, limits[spec.name]))
     results += _whole_window(current, expected, window)
     return tuple(r for r in results if r is not None)
-
-
-def problems(specs: Sequence[Spec], policy: Quality) -> list[str]:
-    """Overrides that fit no feature of the reference, as sentences; empty when all do."""
-    kinds = {spec.name: spec.kind for spec in specs}
-    usable = {
-        "null_rate": set(kinds),
-        "unseen": {n for n, k in kinds.items() if k in {"categorical", "boolean"}},
-        "out_of_range": {n for n, k in kinds.items() if k in {"numeric", "datetime"}},
-        "constant": set(kinds),
-    }
-    return [
-        f"quality.{check}.{name}: " + unknown_feature(name, kinds)
-        if name not in kinds
-        else f"quality.{check}.{name}: this check is not for a {kinds[name]} feature"
-        for check, names in usable.items()
-        for name in getattr(policy, check)
-        if name not in names
-    ]
-
-
-def unknown_feature(name: str, known: Iterable[str]) -> str:
-    """A sentence about a name that is no feature.
-
-    Example:
-        >>> unknown_feature("distanse", ["distance", "carrier"])
-        "the reference has no feature 'distanse'; did you mean 'distance'?"
-    """
-    close = get_close_matches(name, known, n=1)
-    return f"the reference has no feature {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 # -- one feature ----------------------------------------

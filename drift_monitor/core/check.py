@@ -1,0 +1,85 @@
+"""One check of one window: quality -> stattests -> verdict -> result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from drift_monitor.core.errors import ConfigError
+from drift_monitor.core.misfits import misfits
+from drift_monitor.core.policy import Alarm, Quality
+from drift_monitor.core.profile import Profile, Spec
+from drift_monitor.core.quality import assess
+from drift_monitor.core.types import CheckResult, ReferenceId, StatResult, Window
+from drift_monitor.core.verdict import judge, usual_effects
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def check(
+    name: str,
+    window: Window,
+    specs: Sequence[Spec],
+    reference: Profile,
+    reference_id: ReferenceId,
+    current: Profile | None,
+    schema: Mapping[str, str],
+    alarm: Alarm,
+    quality: Quality,
+    *,
+    windows: Mapping[int, Profile] | None = None,
+    extra: Mapping[str, Mapping[str, StatResult]] | None = None,
+    invalid_rows: int = 0,
+) -> CheckResult:
+    """Judge a window that has been read.
+
+    The same arguments give the same bytes of JSON: there is no clock in it. `seconds` and `versions` are left to
+    the caller.
+
+    Args:
+        name: of the monitor.
+        window: the stretch of event time.
+        specs: one a feature of the reference.
+        reference: its profile.
+        reference_id: which version it is.
+        current: the profile of the window; None when it has no rows.
+        schema: columns of the live data and their Arrow types, by name (`str(field.type)`).
+        alarm: when drift counts.
+        quality: overrides of the expectations.
+        windows: the reference cut into windows of this length (see `expectations`). Without them rates of nulls
+            and the like are judged by the reference's pooled rows, and the order of blame by score/threshold.
+        extra: results of methods that need rows, feature -> method -> result (`verdict.outside_methods`).
+        invalid_rows: rows of the window that could not be read as rows.
+
+    Raises:
+        ConfigError: the policies name features or methods that are not there; all are told.
+    """
+    if problems := misfits(specs, alarm, quality):
+        raise ConfigError(problems)
+    profile = current or Profile(0, {})
+    found = assess(specs, reference, profile, schema, quality, window, windows=windows) if profile.rows else ()
+    usual = usual_effects(specs, reference, (windows or {}).values()) if profile.rows else {}
+    judgement = judge(specs, reference, profile, found, alarm, extra=extra, usual=usual)
+    return CheckResult(
+        monitor=name,
+        window=window,
+        rows=profile.rows,
+        verdict=judgement.outcome,
+        reason=judgement.reason,
+        score=judgement.score,
+        threshold=judgement.threshold,
+        promise=judgement.promise,
+        reference=reference_id,
+        features=judgement.features,
+        quality=found,
+        duplicate_rows=_duplicates(profile),
+        invalid_rows=invalid_rows,
+        newest_event=None if profile.newest is None else _EPOCH + timedelta(microseconds=profile.newest),
+    )
+
+
+def _duplicates(profile: Profile) -> int | None:
+    """Rows whose id stands on an earlier row of the window; scaled up where only a share of the ids was kept."""
+    if profile.ids is None:
+        return None
+    return round(profile.ids.duplicate_share * len(profile.ids.hashes)) << profile.ids.level

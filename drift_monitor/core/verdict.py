@@ -1,0 +1,317 @@
+"""Numbers and policy -> ok, drift, broken, no_data or cannot_judge, with the reason and the features to blame.
+
+A feature has drifted when its score is over its threshold, and a monitor likewise; every threshold is reported
+beside its score. Two things must hold where the user sets no threshold: the change is *significant* (a deciding
+method is over its critical value at the actual sizes, shared out over features and methods) and it *matters* (the
+effect is over a floor). The smaller of the two ratios is the feature's, and the reported pair says which it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from drift_monitor.core.policy import Alarm
+from drift_monitor.core.profile import (
+    CategoricalProfile,
+    FeatureProfile,
+    NumericProfile,
+    NumericSpec,
+    Profile,
+    Spec,
+)
+from drift_monitor.core.stattests import DEFAULT_ALARM, REPORTED, STATTESTS
+from drift_monitor.core.stattests.effects import effect, effect_size, histogram
+from drift_monitor.core.types import FeatureResult, Outcome, QualityResult, StatResult
+
+OUTSIDE: Final = "evidently:"
+"""Methods of this prefix are computed by the caller on row samples; they alarm only on a threshold of the user."""
+EFFECT: Final = "effect"
+"""The method named when the effect against its floor decides, not a significance."""
+RATIO_LIMIT: Final = 1e6
+"""Score/threshold is cut here: beyond it a ratio says nothing more, and it must stay finite."""
+_WHOLE_WINDOW: Final = frozenset({"schema", "volume", "freshness"})
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on a window.
+
+    Attributes:
+        score, threshold: of the monitor: the k-th largest score/threshold among its features, against 1, where k
+            is how many must drift. None when not judged.
+        features: in order of blame.
+    """
+
+    outcome: Outcome
+    reason: str
+    promise: str
+    score: float | None = None
+    threshold: float | None = None
+    features: tuple[FeatureResult, ...] = ()
+
+
+class _Pair(NamedTuple):
+    """A score and what it has to exceed."""
+
+    method: str
+    score: float
+    threshold: float
+
+    @property
+    def ratio(self) -> float:
+        """score/threshold, at most `RATIO_LIMIT`; over 1 exactly when score > threshold."""
+        ratio = min(self.score / self.threshold, RATIO_LIMIT) if self.threshold > 0 else RATIO_LIMIT
+        if self.score > self.threshold:
+            return max(ratio, math.nextafter(1.0, 2.0))
+        return min(ratio, 1.0)
+
+
+def judge(
+    specs: Sequence[Spec],
+    reference: Profile,
+    current: Profile,
+    quality: Sequence[QualityResult],
+    alarm: Alarm,
+    *,
+    extra: Mapping[str, Mapping[str, StatResult]] | None = None,
+    usual: Mapping[str, float] | None = None,
+) -> Judgement:
+    """Judge a window.
+
+    In this order: no rows are `no_data`; failed quality is `broken` (with the drift statistics still reported);
+    too few rows, or too few features with enough of them, are `cannot_judge`; else `drift` or `ok`. With fewer
+    rows than `alarm.min_rows` only schema, volume and freshness make a window broken: rates of so few rows may be
+    those of an hour, not of a window.
+
+    Args:
+        specs: one a feature.
+        reference: the profile of the reference.
+        current: the profile of the window.
+        quality: what `assess` found.
+        alarm: the policy; it names only features and methods that are there (see `misfits`).
+        extra: results of `evidently:...` methods, feature -> method -> result (see `outside_methods`).
+        usual: the effect that a feature shows among the reference's own windows (see `usual_effects`); orders
+            the blame and nothing else.
+    """
+    promised = promise(alarm)
+    if not current.rows:
+        return Judgement(Outcome.NO_DATA, "the window has no rows", promised)
+
+    judged = {s.name for s in specs if _unjudged(current.features.get(s.name), alarm) is None}
+    tests = sum(t is None for s in specs if s.name in judged for t in deciding_methods(s, alarm).values())
+    alpha = alarm.alpha / max(tests, 1)
+    found = [_feature(s, reference, current, alarm, alpha, (extra or {}).get(s.name, {})) for s in specs]
+    ratios = sorted((_ratio(f) for f in found if f.score is not None), reverse=True)
+    needed = max(alarm.drifted_features, math.ceil((alarm.drifted_share or 0) * len(ratios) - 1e-9))
+    score = ratios[needed - 1] if needed <= len(ratios) else None
+    features = tuple(sorted(found, key=lambda f: _blame(f, usual or {})))
+
+    enough = current.rows >= alarm.min_rows
+    failed = [q for q in quality if q.failed and (enough or q.check in _WHOLE_WINDOW)]
+    if failed:
+        outcome, reason = Outcome.BROKEN, _broken(failed)
+    elif not enough:
+        outcome, reason = (
+            Outcome.CANNOT_JUDGE,
+            f"insufficient data: {current.rows} rows, {alarm.min_rows} are needed",
+        )
+    elif score is None:
+        outcome, reason = Outcome.CANNOT_JUDGE, _too_few_features(features, len(ratios), needed)
+    else:
+        outcome = Outcome.DRIFT if score > 1 else Outcome.OK
+        reason = _moved(features, len(ratios), needed)
+    return Judgement(outcome, reason, promised, score, None if score is None else 1.0, features)
+
+
+def promise(alarm: Alarm) -> str:
+    """What can be said about false alarms."""
+    if alarm.thresholds or alarm.features:
+        return "no promise: fixed thresholds are set"
+    return "no promise: thresholds are not calibrated"
+
+
+def usual_effects(specs: Sequence[Spec], reference: Profile, windows: Iterable[Profile]) -> dict[str, float]:
+    """The largest effect that each feature shows in the reference's own windows.
+
+    Temperature or weekday differ from the quarter's mean every day; only a larger change is news.
+    """
+    usual = {spec.name: 0.0 for spec in specs}
+    for window in windows:
+        for spec in specs:
+            profile = window.features.get(spec.name)
+            if profile is not None and profile.n:
+                size = effect_size(spec, reference.features[spec.name], profile)
+                usual[spec.name] = max(usual[spec.name], size)
+    return usual
+
+
+def outside_methods(specs: Sequence[Spec], alarm: Alarm) -> dict[str, tuple[str, ...]]:
+    """The `evidently:...` methods that the policy asks for, by feature, whether they are for its kind or not."""
+    return {
+        spec.name: tuple(
+            dict.fromkeys(
+                m
+                for m in (
+                    *alarm.methods.get(spec.kind, ()),
+                    *alarm.thresholds,
+                    *alarm.features.get(spec.name, ()),
+                    *alarm.report,
+                )
+                if m.startswith(OUTSIDE)
+            )
+        )
+        for spec in specs
+    }
+
+
+# -- one feature ---------------------------------------------------------------------------------------
+
+
+def deciding_methods(spec: Spec, alarm: Alarm) -> dict[str, float | None]:
+    """The methods that decide, each with its fixed threshold, or None for the size-aware default."""
+    methods: dict[str, float | None] = dict.fromkeys(alarm.methods.get(spec.kind, DEFAULT_ALARM[spec.kind]))
+    methods |= {m: t for m, t in alarm.thresholds.items() if _applies(m, spec)}
+    methods |= alarm.features.get(spec.name, {})
+    return methods
+
+
+def _applies(method: str, spec: Spec) -> bool:
+    return method.startswith(OUTSIDE) or spec.kind in STATTESTS[method].kinds
+
+
+def _unjudged(profile: FeatureProfile | None, alarm: Alarm) -> str | None:
+    if profile is None:
+        return "not judged: the column is missing or cannot be read"
+    if profile.n < alarm.min_rows:
+        return f"not judged: only {profile.n} of {profile.rows} rows have a value, {alarm.min_rows} are needed"
+    return None
+
+
+def _feature(
+    spec: Spec,
+    reference: Profile,
+    current: Profile,
+    alarm: Alarm,
+    alpha: float,
+    extra: Mapping[str, StatResult],
+) -> FeatureResult:
+    profile = current.features.get(spec.name)
+    result = FeatureResult(name=spec.name, kind=spec.kind, role=spec.role, drifted=False)
+    if profile is None:
+        return result.model_copy(update={"reason": _unjudged(profile, alarm)})
+    base = reference.features[spec.name]
+    result = result.model_copy(update=_ratios(spec, profile) | {"histogram": histogram(spec, base, profile)})
+    if reason := _unjudged(profile, alarm):
+        return result.model_copy(update={"reason": reason})
+
+    deciding = deciding_methods(spec, alarm)
+    names = dict.fromkeys((*REPORTED[spec.kind], *deciding, *(m for m in alarm.report if _applies(m, spec))))
+    statistics = {
+        name: answer
+        for name in names
+        if not name.startswith(OUTSIDE) and (answer := STATTESTS[name].function(spec, base, profile)) is not None
+    }
+    statistics |= dict(sorted(extra.items()))
+    size = effect_size(spec, base, profile)
+    statistics[EFFECT] = StatResult(statistic=size)
+    pair = _decisive(spec, base, profile, alarm, alpha, deciding, statistics)
+    update: dict[str, object] = {"statistics": statistics, "effect": effect(spec, base, profile)}
+    if pair is None:
+        update["reason"] = f"not judged: none of {', '.join(deciding) or 'no method'} has an answer on this data"
+    else:
+        drifted = pair.score > pair.threshold
+        update |= {"method": pair.method, "score": pair.score, "threshold": pair.threshold, "drifted": drifted}
+        if drifted:
+            update["reason"] = f"{pair.method} {pair.score:.3g} is over {pair.threshold:.3g}"
+    return result.model_copy(update=update)
+
+
+def _decisive(
+    spec: Spec,
+    base: FeatureProfile,
+    profile: FeatureProfile,
+    alarm: Alarm,
+    alpha: float,
+    deciding: Mapping[str, float | None],
+    statistics: Mapping[str, StatResult],
+) -> _Pair | None:
+    """The pair with the largest ratio, where a significance counts no more than the effect does against its floor.
+
+    A fixed threshold is the user's own decision about what matters, so the floor does not apply to it.
+    """
+    fixed = [
+        _Pair(m, statistics[m].statistic, t) for m, t in deciding.items() if t is not None and m in statistics
+    ]
+    significant = [
+        _Pair(m, statistics[m].statistic, STATTESTS[m].critical(spec, base, profile, alpha))
+        for m, t in deciding.items()
+        if t is None and m in statistics
+    ]
+    significant = [p for p in significant if math.isfinite(p.threshold)]
+    if significant:
+        floor = alarm.effect_floor_ks if isinstance(spec, NumericSpec) else alarm.effect_floor_share
+        best = max(significant, key=lambda p: p.ratio)
+        matters = _Pair(EFFECT, statistics[EFFECT].statistic, floor)
+        fixed.append(min(best, matters, key=lambda p: p.ratio) if floor else best)
+    return max(fixed, key=lambda p: p.ratio, default=None)
+
+
+def _ratios(spec: Spec, profile: FeatureProfile) -> dict[str, float]:
+    ratios = {"null_ratio": profile.missing / profile.rows} if profile.rows else {}
+    match profile:
+        case NumericProfile(n=n) if n:
+            ratios["out_of_range_ratio"] = profile.out_of_range / n
+        case CategoricalProfile(n=n) if n and not isinstance(spec, NumericSpec) and spec.complete:
+            ratios["new_category_ratio"] = profile.other / n
+    return ratios
+
+
+# -- the whole monitor ---------------------------------------------------------------------------------
+
+
+def _ratio(feature: FeatureResult) -> float:
+    if feature.score is None or feature.threshold is None:
+        return 0.0
+    return _Pair("", feature.score, feature.threshold).ratio
+
+
+def _blame(feature: FeatureResult, usual: Mapping[str, float]) -> tuple[bool, bool, float, str]:
+    """Sort key: drifted first, then judged, then by how unusual the effect is, then by name.
+
+    Not by significance: with thousands of rows every statistic's ratio grows with the square root of n, and each
+    at its own pace. And not by the bare effect: a day's temperature is further from its quarter than km are from
+    miles. What tells the cause is the effect against the largest that the feature shows in the reference's own
+    windows; where those are not known, score/threshold has to do, which the effect's floor keeps comparable.
+    """
+    size = feature.statistics[EFFECT].statistic if EFFECT in feature.statistics else 0.0
+    known = usual.get(feature.name, 0.0)
+    return not feature.drifted, feature.score is None, -(size / known if known else _ratio(feature)), feature.name
+
+
+def _broken(failed: Sequence[QualityResult]) -> str:
+    more = f" (and {len(failed) - 1} more quality checks failed)" if len(failed) > 1 else ""
+    return f"{failed[0].message}{more}"
+
+
+def _too_few_features(features: Sequence[FeatureResult], judged: int, needed: int) -> str:
+    missed = next(f for f in features if f.score is None)
+    return (
+        f"{judged} of {len(features)} features could be judged and {needed} must drift; "
+        f"{missed.name} was {missed.reason}"
+    )
+
+
+def _moved(features: Sequence[FeatureResult], judged: int, needed: int) -> str:
+    drifted = [f for f in features if f.drifted]
+    if not drifted:
+        first = max((f for f in features if f.score is not None), key=_ratio)
+        return (
+            f"none of {judged} features drifted; nearest is {first.name} at {_ratio(first):.2f} of its threshold"
+        )
+    count = f"{len(drifted)} of {judged} features drifted"
+    if len(drifted) < needed:
+        count += f", {needed} are needed for an alarm"
+    return f"{count}; first {drifted[0].name}: {drifted[0].effect}"
