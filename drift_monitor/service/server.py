@@ -43,10 +43,7 @@ class Daemon(Protocol):
 
     exposition: Exposition
     store: Store
-
-    @property
-    def config(self) -> Config:
-        """The configuration that runs."""
+    config: Config
 
     @property
     def reports(self) -> Path:

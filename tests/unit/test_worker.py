@@ -15,8 +15,9 @@ import pytest
 
 from drift_monitor.config.models import Monitor, Workers
 from drift_monitor.core.types import FailureReason, Outcome, Window
+from drift_monitor.service.child import OUTPUT_LINES
 from drift_monitor.service.evaluate import CheckRequest
-from drift_monitor.service.pool import OUTPUT_LINES, WorkerPool
+from drift_monitor.service.pool import WorkerPool
 from drift_monitor.service.store import Run
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("worker_stand_in.py")))
@@ -220,7 +221,7 @@ def test_a_child_without_work_ends(bench):
 
 
 def test_a_child_is_replaced_after_many_runs(bench, monkeypatch):
-    monkeypatch.setattr("drift_monitor.service.pool.RECYCLE", 3)
+    monkeypatch.setattr("drift_monitor.service.child.RECYCLE", 3)
     b = bench()
     for _ in range(7):
         b.ask("pid")

@@ -1,0 +1,205 @@
+"""The life of a run: taken in turn, evaluated by a child, and committed with all that follows from it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from drift_monitor.config.models import Config, Monitor
+from drift_monitor.core.episode import Reason, Transition, step
+from drift_monitor.core.errors import StoreError
+from drift_monitor.core.types import CheckResult, FailureReason, Lane
+from drift_monitor.service.evaluate import CheckRequest
+from drift_monitor.service.logs import fields
+from drift_monitor.service.messages import Links, message
+from drift_monitor.service.store import Run, Store
+from drift_monitor.service.worker import cannot_judge
+
+log = logging.getLogger(__name__)
+
+LANES: tuple[Lane, ...] = ("drift", "quality")
+MAX_ATTEMPTS = 3  # a window that was being evaluated each time the daemon died is not tried again
+SEVERITIES: dict[Reason, Literal["warning", "critical"]] = {
+    Reason.OPENED: "warning",
+    Reason.ESCALATED: "critical",
+}
+STORE_PAUSE = 5.0  # seconds until a result that could not be stored is tried again
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Whom to tell.
+
+    Attributes:
+        finished: a result was committed.
+        report: (run, monitor, result) a report of it was promised.
+        stored: a write succeeded.
+        failed: a write failed; what was to be written is kept, or still due.
+    """
+
+    finished: Callable[[], None]
+    report: Callable[[Run, Monitor, CheckResult], None]
+    stored: Callable[[], None]
+    failed: Callable[[StoreError], None]
+
+
+class Runs:
+    """Gives due runs to the workers, and commits what they found.
+
+    Args:
+        store: the record.
+        config: what runs now.
+        links: (monitor, run or None) -> where a message points.
+        source: the CloudEvents source, without the monitor.
+        hooks: whom to tell.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Callable[[], Config],
+        links: Callable[[str, int | None], Links],
+        source: str,
+        hooks: Hooks,
+    ) -> None:
+        self._store, self._config, self._links, self._source, self._hooks = store, config, links, source, hooks
+        self._lock = threading.Lock()
+        self._busy: dict[str, Monitor] = {}
+        self._turn = itertools.count()
+        self._served: dict[str, int] = {}
+        self._stopping = threading.Event()
+
+    def take(self) -> tuple[Run, CheckRequest] | None:
+        """The next run: the oldest of the monitor that has waited longest for its turn, marked as running."""
+        with self._lock:
+            try:
+                run = self._next()
+                if run is None:
+                    return None
+                self._store.start(run.id, datetime.now(UTC))
+            except StoreError as error:
+                log.error("no run can be started", extra=fields(error=error))  # noqa: TRY400
+                self._hooks.failed(error)
+                return None
+            config = self._config()
+            monitor = config.monitors[run.monitor]
+            self._busy[run.monitor] = monitor
+            self._served[run.monitor] = next(self._turn)
+        self._hooks.stored()
+        window = None if monitor.source.timestamp is None else run.window
+        return run, CheckRequest(name=run.monitor, monitor=monitor, state=config.state, window=window)
+
+    def _next(self) -> Run | None:
+        monitors = self._config().monitors
+        ready = [
+            run
+            for name, (run, _) in self._store.waiting().items()
+            if name in monitors and monitors[name].enabled and name not in self._busy
+        ]
+        return min(ready, key=lambda run: self._served.get(run.monitor, -1), default=None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being evaluated and nothing waits."""
+        with self._lock:
+            return not self._busy and self._next() is None
+
+    def finish_poisonous(self, runs: list[Run]) -> None:
+        """Give up runs that were being evaluated each of several times that the daemon died."""
+        for run in runs:
+            monitor = self._config().monitors.get(run.monitor)
+            if monitor is None:
+                continue
+            reason = f"the daemon died {run.attempts} times while it evaluated this window, so it was given up"
+            self._busy[run.monitor] = monitor
+            self.done(run, cannot_judge(run.monitor, run.window, FailureReason.INTERNAL, reason))
+
+    def done(self, run: Run, result: CheckResult) -> None:
+        """Commit a result, however long the store takes to accept it. Does not raise."""
+        try:
+            while True:
+                try:
+                    self._finish(run, result)
+                except StoreError as error:  # the disk is full, say: the result is kept until it is not
+                    log.error("a result cannot be stored", extra=fields(monitor=run.monitor, error=error))  # noqa: TRY400
+                    self._hooks.failed(error)
+                    if self._stopping.wait(STORE_PAUSE):
+                        return
+                except Exception as error:
+                    log.exception("a result cannot be applied", extra=fields(monitor=run.monitor, run=run.id))
+                    if result.failure is FailureReason.INTERNAL:
+                        return  # it stays running, and is taken up at the next start
+                    reason = f"the result could not be applied: {error!a}"
+                    result = cannot_judge(run.monitor, run.window, FailureReason.INTERNAL, reason)
+                else:
+                    self._hooks.stored()
+                    return
+        finally:
+            with self._lock:
+                self._busy.pop(run.monitor, None)
+
+    def give_up_waiting(self) -> None:
+        """Wait for the store no longer: the daemon stops."""
+        self._stopping.set()
+
+    def _finish(self, run: Run, result: CheckResult) -> None:
+        monitor = self._busy[run.monitor]
+        store, alarm = self._store, monitor.alarm
+        history = store.history(run.monitor, run.window.end, alarm.persistence.of)
+        transitions = [
+            step(lane, store.episode(run.monitor, lane), history, result, alarm, monitor.maintenance)
+            for lane in LANES
+        ]
+        opened = any(t.lane == "drift" and t.reason is Reason.OPENED for t in transitions)
+        report = opened and monitor.report.enabled
+        links = self._links(run.monitor, run.id if report else None)
+        store.finish(
+            run.id,
+            result,
+            now=datetime.now(UTC),
+            episodes=[t.episode for t in transitions if t.changed and t.episode is not None],
+            messages=[
+                (receiver, said)
+                for t in transitions
+                if (said := message(t, result, monitor, source=self._source, links=_for_lane(links, t)))
+                for receiver in monitor.notify
+            ],
+            counts=[
+                ("alerts_total", {"monitor": run.monitor, "severity": SEVERITIES[t.reason]}, 1)
+                for t in transitions
+                if t.reason in SEVERITIES
+            ],
+            observations=[
+                ("run_duration_seconds", {"monitor": run.monitor, "phase": phase}, seconds)
+                for phase, seconds in result.seconds.items()
+            ],
+        )
+        _log(run, result, transitions)
+        self._hooks.finished()
+        if report:
+            self._hooks.report(run, monitor, result)
+
+
+def _for_lane(links: Links, transition: Transition) -> Links:
+    return links if transition.lane == "drift" else Links(page=links.page, report=None)
+
+
+def _log(run: Run, result: CheckResult, transitions: list[Transition]) -> None:
+    log.info(
+        "window done",
+        extra=fields(
+            monitor=run.monitor,
+            window=run.window,
+            verdict=result.verdict.value,
+            rows=result.rows,
+            score=result.score,
+            threshold=result.threshold,
+            reason=result.reason[:500],
+            **{t.lane: t.reason.value for t in transitions},
+        ),
+    )
