@@ -1,34 +1,34 @@
-"""A real Prometheus scrapes drift-monitor's metrics, loads our rules and answers every query of the dashboards."""
+"""A real Prometheus scrapes a real daemon, loads our rules and answers every query of the dashboards."""
 
+import base64
 import json
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
 
-from drift_monitor.config.models import Config
 from drift_monitor.core.types import (
     CheckResult,
     Episode,
+    FailureReason,
     FeatureResult,
+    Message,
     Outcome,
     QualityResult,
     ReferenceId,
     Window,
 )
-from drift_monitor.service.metrics import Exposition
-from drift_monitor.service.projection import View, project
-from drift_monitor.service.store import Snapshot
+from drift_monitor.service.store import Store
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
@@ -59,7 +59,7 @@ def wait_for(what, probe):
     raise AssertionError(f"waited {PATIENCE} s for {what}")
 
 
-def result(monitor, now, verdict, *, score=None, failed=False, **fields):
+def judged(monitor, window, verdict, *, score=0.1, rows=1500):
     """A check of one window by a monitor with one feature."""
     feature = FeatureResult(
         name="distance",
@@ -72,100 +72,128 @@ def result(monitor, now, verdict, *, score=None, failed=False, **fields):
     )
     return CheckResult(
         monitor=monitor,
-        window=Window(start=now - timedelta(hours=25), end=now - timedelta(hours=1)),
+        window=window,
+        rows=rows,
         verdict=verdict,
         reason="as the test says",
         score=score,
         threshold=0.2,
         promise="none",
-        reference=ReferenceId(version="v1", sha256="ab12", rows=1000, created=now - timedelta(days=30)),
+        reference=ReferenceId(version="v1", sha256="ab12", rows=1000, created=window.start),
         features=(feature,),
-        quality=(QualityResult(check="volume", failed=failed, message="too few rows"),),
-        newest_event=now - timedelta(hours=2),
-        **fields,
+        quality=(QualityResult(check="volume", failed=verdict is Outcome.BROKEN, message="too few rows"),),
+        newest_event=window.end,
+        seconds={"source": 0.2, "judge": 0.1},
     )
 
 
-def episode(monitor, lane, now):
-    return Episode(
-        id=f"{monitor}-{lane}",
+def unjudged(monitor, window):
+    return CheckResult(
         monitor=monitor,
-        lane=lane,
-        opened=now,
-        updated=now,
-        reminded=now,
-        worst=2.5,
-        features=(),
+        window=window,
+        rows=0,
+        verdict=Outcome.CANNOT_JUDGE,
+        reason="no such file",
+        failure=FailureReason.SOURCE,
+        promise="none",
     )
 
 
-def series(now):
-    """What a daemon with a drifted, a broken, a calm and a silent monitor exports; `silent` never judged."""
-    monitor = {
-        "model": {"name": "delay", "version": "1", "owner": "ops"},
-        "reference": "reference",
-        "source": {"path": "live.parquet"},
-        "schedule": {"every": "1h"},
+def seed(state):
+    """Four monitors of a day's windows: one drifts, one gets broken data, one is calm, one was never judged.
+
+    The message about the drift has waited for two hours. The newest window of each is done, so that a daemon that
+    starts on this state has nothing to evaluate.
+    """
+    now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [Window(start=midnight - timedelta(days=n), end=midnight - timedelta(days=n - 1)) for n in (3, 2, 1)]
+    outcomes = {
+        "drifted": lambda window: judged("drifted", window, Outcome.DRIFT, score=0.5),
+        "broken": lambda window: judged("broken", window, Outcome.BROKEN, rows=40),
+        "calm": lambda window: judged("calm", window, Outcome.OK),
+        "silent": lambda window: unjudged("silent", window),
     }
-    receiver = {"type": "webhook", "url": "https://hooks.example/drift", "secret_file": "secret"}
-    config = Config.model_validate_json(
-        json.dumps(
-            {
-                "receivers": {"oncall": receiver},
-                "monitors": dict.fromkeys(("drifted", "broken", "calm", "silent"), monitor),
-            }
+    opened = {
+        (monitor, lane): Episode(
+            id=f"{monitor}-{lane}",
+            monitor=monitor,
+            lane=lane,
+            opened=days[0].end,
+            updated=midnight,
+            reminded=days[0].end,
+            worst=2.5,
+            features=("distance",),
         )
-    )
-    judged = {
-        "drifted": result("drifted", now, Outcome.DRIFT, score=0.5, rows=1500),
-        "broken": result("broken", now, Outcome.BROKEN, score=0.1, rows=40, failed=True),
-        "calm": result("calm", now, Outcome.OK, score=0.1, rows=1500),
+        for monitor, lane in (("drifted", "drift"), ("broken", "quality"))
     }
-    ended = dict.fromkeys(judged, now - timedelta(minutes=1))
-    snapshot = Snapshot(
-        latest=judged,
-        latest_judged=judged,
-        finished=ended | {"silent": now},
-        succeeded=ended,
-        open_episodes=(episode("drifted", "drift", now), episode("broken", "quality", now)),
-        counters={("runs_total", (("monitor", name),)): 5 for name in config.monitors},
-        histograms={},
-        outbox={("oncall", "pending"): (1, now - timedelta(hours=2))},
+    message = Message(
+        id="drifted-drift-opened",
+        type="drift_monitor.drift.opened",
+        source="/drift-monitor/test",
+        subject="drifted",
+        time=days[0].end,
+        group="drifted-drift",
+        data={},
     )
-    loaded = {(name, "ab12"): now - timedelta(minutes=10) for name in judged}
-    view = View(
-        config=config, snapshot=snapshot, reload_ok=True, reloaded=now, scheduler_running=True, loaded=loaded
-    )
-    return project(view)
-
-
-class Metrics(BaseHTTPRequestHandler):
-    """Serves the exposition under /metrics."""
-
-    def do_GET(self):
-        body, kind = self.server.exposition.render(self.headers["Accept"], compressed=False)
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+    with closing(Store.open(state)) as store:
+        for monitor in outcomes:
+            store.enqueue(monitor, days)
+        for run in store.due():
+            store.start(run.id, now)
+            last = run.window == days[-1]
+            store.finish(
+                run.id,
+                outcomes[run.monitor](run.window),
+                now=now - timedelta(hours=2),
+                episodes=[e for (monitor, _), e in opened.items() if monitor == run.monitor and last],
+                messages=[("oncall", message)] if run.monitor == "drifted" and last else [],
+            )
 
 
 @pytest.fixture(scope="module")
-def target():
-    """Where the metrics are served."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Metrics)
-    server.exposition = Exposition()
-    server.exposition.update(series(datetime.now(UTC)))
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def target(tmp_path_factory):
+    """Where a real daemon serves its metrics; nobody listens where its receiver should be."""
+    folder = tmp_path_factory.mktemp("daemon")
+    listen = f"127.0.0.1:{free_port()}"
+    (folder / "secret").write_text("whsec_" + base64.b64encode(bytes(range(32))).decode() + "\n", encoding="utf-8")
+    monitor = {
+        "model": {"name": "delay", "version": "1", "owner": "ops"},
+        "reference": "training.parquet",
+        "source": {"path": "live.parquet", "timestamp": "time"},
+        "schedule": {"every": "1d"},
+        "notify": ["oncall"],
+        "report": {"enabled": False},
+    }
+    config = {
+        "state": "state",
+        "server": {"listen": listen},
+        "receivers": {
+            "oncall": {"type": "webhook", "url": f"http://127.0.0.1:{free_port()}/", "secret_file": "secret"}
+        },
+        "monitors": dict.fromkeys(("drifted", "broken", "calm", "silent"), monitor),
+    }
+    (folder / "drift-monitor.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    seed(folder / "state")
+    command = [sys.executable, "-m", "drift_monitor", "run", "--config", str(folder / "drift-monitor.yaml")]
+    with (folder / "log").open("w+") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            wait_for(
+                f"the daemon to be ready; its log is {folder}/log",
+                lambda: process.poll() is None and answers(f"http://{listen}/-/ready"),
+            )
+            yield listen
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def answers(url):
+    try:
+        with urlopen(url, timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
 
 
 class Prometheus:
@@ -186,13 +214,6 @@ class Prometheus:
                 return json.load(response)["data"]
         except HTTPError as error:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from None
-
-    def ready(self):
-        try:
-            with urlopen(f"{self.base}/-/ready", timeout=5) as response:
-                return response.status == 200
-        except OSError:
-            return False
 
     def rules_evaluated_after(self, when):
         groups = self.get("rules")["groups"]
@@ -226,7 +247,9 @@ def prometheus(target, tmp_path_factory):
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             server = Prometheus(port)
-            wait_for("Prometheus to be ready", lambda: process.poll() is None and server.ready())
+            wait_for(
+                "Prometheus to be ready", lambda: process.poll() is None and answers(f"{server.base}/-/ready")
+            )
             # Two samples of everything: rates need them.
             wait_for("two scrapes", lambda: server.instant("count_over_time(drift_monitor_build_info[1m]) > 2"))
             scraped = time.time()
