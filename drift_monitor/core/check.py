@@ -79,7 +79,5 @@ def check(
 
 
 def _duplicates(profile: Profile) -> int | None:
-    """Rows whose id stands on an earlier row of the window; scaled up where only a share of the ids was kept."""
-    if profile.ids is None:
-        return None
-    return round(profile.ids.duplicate_share * len(profile.ids.hashes)) << profile.ids.level
+    """Rows whose id stands on an earlier row of the window; an estimate where only a share of the ids was kept."""
+    return None if profile.ids is None else round(profile.ids.duplicate_share * profile.ids.rows)

@@ -186,8 +186,9 @@ def _number(spec: NumericSpec, value: float) -> str:
 
 def _whole_window(current: Profile, expected: Expectations, window: Window) -> list[QualityResult]:
     results = []
-    if current.rows and current.ids is not None and current.ids.rows and expected.duplicates is not None:
-        share, n = current.ids.duplicate_share, current.ids.rows
+    ids = current.ids
+    if ids is not None and expected.duplicates is not None and (n := int(ids.counts.sum())):
+        share = ids.duplicate_share
         most = expected.duplicates.at(n)
         message = f"{share:.2%} of the rows repeat an id of the same window; at most {most:.2%} are expected"
         results.append(
