@@ -187,6 +187,11 @@ def numbers(column: pa.Array) -> Floats:
     t = column.type
     if pa.types.is_timestamp(t) or pa.types.is_date(t):
         return microseconds(column) / 1e6
+    if pa.types.is_decimal(t):
+        # Arrow multiplies by 10**-scale, which turns 0.3 into 0.30000000000000004; a division rounds correctly
+        unscaled = column.view(getattr(pa, f"decimal{t.bit_width}")(t.precision, 0))
+        whole = np.asarray(pc.cast(unscaled, pa.float64()).to_numpy(zero_copy_only=False))
+        return np.asarray(whole / 10.0**t.scale if t.scale > 0 else whole * 10.0**-t.scale)
     if t != pa.float64():
         column = pc.cast(column, pa.float64(), safe=False)
     return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)

@@ -192,9 +192,9 @@ STATTESTS: Final[dict[str, StatTest]] = {
         name="g",
         title="G (likelihood ratio) of homogeneity",
         function=shares.g,
-        critical=shares.chi2_critical,
+        critical=shares.g_critical,
         measures="twice the log-likelihood ratio",
-        reference="Wilks (1938)",
+        reference="Wilks (1938), Williams (1976)",
     ),
 }
 

@@ -78,8 +78,8 @@ def near_constant(a: NumericProfile, b: NumericProfile) -> bool:
     `max_bin_z` and `weighted_supremum` still hold then.
     """
     rows = a.n + b.n
-    rest = rows - int((a.counts + b.counts).max())
-    return rest * min(a.n, b.n) < UNTIED_ROWS * rows
+    most = int((a.counts + b.counts).max())
+    return 2 * most > rows and (rows - most) * min(a.n, b.n) < UNTIED_ROWS * rows
 
 
 def check_sizes(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> None:
