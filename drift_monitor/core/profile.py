@@ -363,17 +363,23 @@ class Profile:
         """Both, in any order. Features that only one side has are dropped: they were not counted on all rows."""
         features: dict[str, FeatureProfile] = {}
         for name in sorted(self.features.keys() & other.features.keys()):
-            match self.features[name], other.features[name]:
-                case NumericProfile() as mine, NumericProfile() as theirs:
-                    features[name] = mine.merge(theirs)
-                case CategoricalProfile() as ours, CategoricalProfile() as others:
-                    features[name] = ours.merge(others)
+            features[name] = merge_features(self.features[name], other.features[name])
         oldest = [t for t in (self.oldest, other.oldest) if t is not None]
         newest = [t for t in (self.newest, other.newest) if t is not None]
         ids = self.ids.merge(other.ids) if self.ids and other.ids else None
         return type(self)(
             self.rows + other.rows, features, min(oldest, default=None), max(newest, default=None), ids
         )
+
+
+def merge_features(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:
+    """Both, in any order; they were counted on the same cells."""
+    match a, b:
+        case NumericProfile(), NumericProfile():
+            return a.merge(b)
+        case CategoricalProfile(), CategoricalProfile():
+            return a.merge(b)
+    raise TypeError(f"a {type(a).__name__} and a {type(b).__name__} are not of the same feature")
 
 
 def empty(spec: Spec) -> FeatureProfile:

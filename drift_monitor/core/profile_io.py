@@ -26,6 +26,7 @@ from drift_monitor.core.profile import (
     Profile,
     Spec,
     bounded,
+    merge_features,
 )
 
 FORMAT: Final = 1
@@ -141,39 +142,48 @@ def features_to_table(spec: Spec, profiles: Mapping[int, FeatureProfile]) -> pa.
     return pa.Table.from_pylist(rows, PROFILES)
 
 
-def profiles_from_table(
-    table: pa.Table, specs: Iterable[Spec], *, width: int | None = None, only: Collection[int] | None = None
+def profiles_from_tables(
+    tables: Iterable[pa.Table],
+    specs: Iterable[Spec],
+    *,
+    width: int | None = None,
+    only: Collection[int] | None = None,
 ) -> dict[int, Profile]:
     """The inverse of `profiles_to_table`; on request, merged into longer buckets.
 
     Args:
-        table: of profiles.
+        tables: of profiles; what stands of a bucket in more than one of them is merged.
         specs: the features wanted, with the cells they were counted on.
-        width: length of the buckets wanted, in microseconds; None for those of the table.
+        width: length of the buckets wanted, in microseconds; None for those of the tables.
         only: starts of the buckets that get features; the others are without. None: all do.
 
     Raises:
-        BadReferenceError: it is of another version of the format.
+        BadReferenceError: a table is of another version of the format.
     """
-    _check(table.schema, PROFILES)
-    starts = np.asarray(table["bucket"].to_numpy())
-    if width is not None:
-        starts = starts // width * width
-    names = table["feature"].combine_chunks().dictionary_encode()
-    codes = names.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    code_of = {name: i for i, name in enumerate(names.dictionary.to_pylist())}
-    features: dict[int, dict[str, FeatureProfile]] = {start: {} for start in np.unique(starts).tolist()}
-    wanted = np.isin(starts, np.array(sorted(only), np.int64)) if only is not None else np.full(len(starts), True)
-    for spec in specs:
-        rows = np.flatnonzero((codes == code_of.get(spec.name, -2)) & wanted)
-        for start, profile in _features(spec, table.take(pa.array(rows)), starts[rows]).items():
-            features[start][spec.name] = profile
+    by_name = {spec.name: spec for spec in specs}
     buckets: dict[int, Profile] = {}
-    whole = np.flatnonzero(codes == -1)
-    for start, row in zip(starts[whole].tolist(), table.take(pa.array(whole)).to_pylist(), strict=True):
-        part = Profile(row["rows"], {}, row["oldest"], row["newest"], _ids(row))
-        buckets[start] = buckets[start].merge(part) if start in buckets else part
-    return {start: replace(bucket, features=features[start]) for start, bucket in buckets.items()}
+    features: dict[int, dict[str, FeatureProfile]] = {}
+    for table in tables:
+        _check(table.schema, PROFILES)
+        starts = np.asarray(table["bucket"].to_numpy())
+        if width is not None:
+            starts = starts // width * width
+        wanted = (
+            np.isin(starts, np.array(sorted(only), np.int64)) if only is not None else np.full(len(starts), True)
+        )
+        names = table["feature"].combine_chunks().dictionary_encode()
+        codes = names.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        for code, name in enumerate(names.dictionary.to_pylist()):
+            if name in by_name:
+                rows = np.flatnonzero((codes == code) & wanted)
+                for start, profile in _features(by_name[name], _rows(table, rows), starts[rows]).items():
+                    mine = features.setdefault(start, {})
+                    mine[name] = merge_features(mine[name], profile) if name in mine else profile
+        whole = np.flatnonzero(codes == -1)
+        for start, row in zip(starts[whole].tolist(), _rows(table, whole).to_pylist(), strict=True):
+            part = Profile(row["rows"], {}, row["oldest"], row["newest"], _ids(row))
+            buckets[start] = buckets[start].merge(part) if start in buckets else part
+    return {start: replace(bucket, features=features.get(start, {})) for start, bucket in buckets.items()}
 
 
 def _check(found: pa.Schema, wanted: pa.Schema) -> None:
@@ -233,6 +243,15 @@ def _feature_row(name: str, bucket: int, profile: FeatureProfile, base: Ints) ->
         names = sorted(profile.unseen)
         row |= {"other": profile.other, "unseen": names, "unseen_counts": [profile.unseen[n] for n in names]}
     return row
+
+
+def _rows(table: pa.Table, rows: Ints) -> pa.Table:
+    """Some rows; those of a feature mostly follow each other, and are then not copied."""
+    if not len(rows):
+        return table.slice(0, 0)
+    first, last = int(rows[0]), int(rows[-1])
+    part = table.slice(first, last - first + 1)
+    return part if part.num_rows == len(rows) else part.take(pa.array(rows - first))
 
 
 def _features(spec: Spec, table: pa.Table, starts: Ints) -> dict[int, FeatureProfile]:

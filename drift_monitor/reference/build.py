@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -15,20 +13,16 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from drift_monitor.config.models import Columns, FilesSource
 from drift_monitor.core.errors import BadReferenceError, SchemaError, SourceError
 from drift_monitor.core.profile import (
-    CategoricalProfile,
     FeatureProfile,
     Ids,
-    NumericProfile,
     Profile,
     Spec,
     empty,
     merge,
+    merge_features,
 )
 from drift_monitor.core.profile_io import PROFILES, features_to_table, profiles_to_table, specs_to_table
 from drift_monitor.core.types import Kind
@@ -46,6 +40,7 @@ from drift_monitor.reference.version import (
     hash_file,
     make_current,
     open_reference,
+    parquet_writer,
     sync_folder,
     write_durably,
 )
@@ -165,7 +160,7 @@ def _write(
     whole: dict[str, FeatureProfile] = {}
     features: list[Feature] = []
     buckets = rows.buckets()
-    with _writer(target / BUCKETS, PROFILES) as writer:
+    with parquet_writer(target / BUCKETS, PROFILES) as writer:
         writer.write_table(profiles_to_table(buckets, ()))
         progress(1, steps)
         for done, feature in enumerate(planned, 2):
@@ -177,7 +172,7 @@ def _write(
             else:
                 parts = rows.profiles(spec, column)
                 writer.write_table(features_to_table(spec, parts))
-                whole[spec.name] = reduce(_merged, parts.values(), empty(spec))
+                whole[spec.name] = reduce(merge_features, parts.values(), empty(spec))
                 specs.append(spec)
                 features.append(feature.model_copy(update={"warning": doubt(spec, whole[spec.name], column.type)}))
             progress(done, steps)
@@ -197,7 +192,7 @@ def _write(
         (WHOLE, profiles_to_table({0: profile}, specs)),
         (SAMPLE, sample),
     ):
-        with _writer(target / name, table.schema) as writer:
+        with parquet_writer(target / name, table.schema) as writer:
             writer.write_table(table)
     progress(steps, steps)
     return {
@@ -212,16 +207,6 @@ def _write(
     }
 
 
-@contextmanager
-def _writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Small files: zstd does well on runs of small differences."""
-    with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd", compression_level=9) as writer:
-            yield writer
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _whole(buckets: Mapping[int, Profile], features: Mapping[str, FeatureProfile], ids: Ids | None) -> Profile:
     merged = merge(buckets.values())
     if merged is None:
@@ -229,15 +214,6 @@ def _whole(buckets: Mapping[int, Profile], features: Mapping[str, FeatureProfile
             "no reference can be built: the training data has no rows with a readable event time"
         )
     return replace(merged, features=features, ids=ids)
-
-
-def _merged(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:
-    match a, b:
-        case NumericProfile() as x, NumericProfile() as y:
-            return x.merge(y)
-        case CategoricalProfile() as x, CategoricalProfile() as y:
-            return x.merge(y)
-    raise TypeError(f"{type(a).__name__} and {type(b).__name__} are of different kinds")
 
 
 def _moment(micros: int | None) -> datetime | None:

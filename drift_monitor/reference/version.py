@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.core.profile import Profile, Spec
-from drift_monitor.core.profile_io import profiles_from_table, specs_from_table
+from drift_monitor.core.profile_io import PROFILES, profiles_from_tables, profiles_to_table, specs_from_table
 from drift_monitor.core.types import ReferenceId
 from drift_monitor.reference.manifest import NAME, FileHash, Manifest, read_manifest
 
@@ -67,10 +68,9 @@ class Reference:
         Raises:
             BadReferenceError: the file is damaged.
         """
-        specs = [spec for spec in self.specs if features is None or spec.name in features]
-        return profiles_from_table(_read(self.folder, BUCKETS, self.manifest), specs)
+        return self._merged(self.names if features is None else features)
 
-    def windows(self, length: timedelta, *, at_most: int) -> dict[int, Profile]:
+    def windows(self, length: timedelta, *, at_most: int, cache: Path | None = None) -> dict[int, Profile]:
         """The reference cut into windows of the live length, aligned to 1970.
 
         Unfinished windows at both ends and windows without rows are left out. All have their rows and their
@@ -79,6 +79,7 @@ class Reference:
         Args:
             length: of the windows, a whole number of buckets.
             at_most: windows with features.
+            cache: a folder to keep them in, since to put a long reference together takes seconds.
 
         Raises:
             BadReferenceError: the file is damaged.
@@ -86,15 +87,39 @@ class Reference:
         bucket = self.manifest.bucket_length
         if self.manifest.timestamp is None or length % bucket:
             return {}
-        table = _read(self.folder, BUCKETS, self.manifest)
         width = length // _MICROSECOND
-        present = sorted(set(table["bucket"].to_pylist()))
-        first, last = present[0], present[-1] + bucket // _MICROSECOND
-        whole = sorted({s // width * width for s in present if s // width * width >= first})
-        whole = [start for start in whole if start + width <= last]
-        step = -(-len(whole) // at_most) if whole else 1
-        found = profiles_from_table(table, self.specs, width=width, only=whole[::step])
-        return {start: found[start] for start in whole if found[start].rows}
+        kept = None if cache is None else cache / f"windows-{self.manifest.sha256[:24]}-{width}-{at_most}.parquet"
+        if kept is not None and kept.is_file():
+            try:
+                return profiles_from_tables(_row_groups(kept, self.names), self.specs)
+            except BadReferenceError:
+                kept.unlink()
+        present = list(self._merged(()))
+        first, last = min(present), max(present) + bucket // _MICROSECOND
+        starts = sorted({start // width * width for start in present})
+        starts = [start for start in starts if first <= start and start + width <= last]
+        step = -(-len(starts) // at_most) if starts else 1
+        found = self._merged(self.names, width, starts[::step])
+        found = {start: found[start] for start in starts if found[start].rows}
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
+            with parquet_writer(temporary, PROFILES) as writer:
+                writer.write_table(profiles_to_table(found, self.specs))
+            temporary.replace(kept)
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """The features."""
+        return [spec.name for spec in self.specs]
+
+    def _merged(
+        self, names: Collection[str], width: int | None = None, only: Collection[int] | None = None
+    ) -> dict[int, Profile]:
+        """Buckets merged to a width; feature by feature, since a long reference is large in one piece."""
+        _verify(self.folder, BUCKETS, self.manifest)
+        return profiles_from_tables(_row_groups(self.folder / BUCKETS, names), self.specs, width=width, only=only)
 
 
 def open_reference(path: Path, version: str | None = None, *, thorough: bool = True) -> Reference:
@@ -119,7 +144,7 @@ def open_reference(path: Path, version: str | None = None, *, thorough: bool = T
         for name in FILES:
             _verify(folder, name, manifest)
     specs = specs_from_table(_read(folder, CELLS, manifest))
-    profiles = profiles_from_table(_read(folder, WHOLE, manifest), specs)
+    profiles = profiles_from_tables([_read(folder, WHOLE, manifest)], specs)
     return Reference(folder, manifest, specs, profiles[0])
 
 
@@ -217,7 +242,39 @@ def _verify(folder: Path, name: str, manifest: Manifest) -> None:
 def _read(folder: Path, name: str, manifest: Manifest) -> pa.Table:
     """Read a file that is what the manifest says."""
     _verify(folder, name, manifest)
+    with _readable(folder / name) as file:
+        return file.read(use_threads=False)
+
+
+def _row_groups(path: Path, features: Collection[str]) -> Iterator[pa.Table]:
+    """The row groups of a file of profiles, but those that hold other features only."""
+    with _readable(path) as file:
+        for i in range(file.num_row_groups):
+            found = file.metadata.row_group(i).column(0).statistics
+            one = found is not None and found.has_min_max and found.min == found.max and not found.null_count
+            if not (one and found.min not in features):
+                yield file.read_row_group(i, use_threads=False)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.read_table(folder / name, use_threads=False, partitioning=None)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
     except (pa.ArrowException, OSError) as error:
-        raise BadReferenceError(f"{folder / name} cannot be read: {error}") from error
+        raise BadReferenceError(f"{path} cannot be read: {error}") from error
+
+
+@contextmanager
+def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A file on disk, with encodings that suit sparse counts and sums where it holds profiles."""
+    sparse = {"cells": "DELTA_BINARY_PACKED", "counts": "DELTA_BINARY_PACKED", "sums": "BYTE_STREAM_SPLIT"}
+    options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+    if schema == PROFILES:
+        encodings = {f"{name}.list.element": encoding for name, encoding in sparse.items()}
+        options |= {"use_dictionary": ["feature"], "column_encoding": encodings}
+    with path.open("wb") as file:
+        with pq.ParquetWriter(file, schema, **options) as writer:
+            yield writer
+        file.flush()
+        os.fsync(file.fileno())

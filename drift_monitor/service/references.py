@@ -1,0 +1,156 @@
+"""The reference of a monitor: opened where it lies, or built once from its training file and kept in the state."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from drift_monitor.config.models import Monitor
+from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.types import Value
+from drift_monitor.reference import Reference, build_reference, open_reference
+from drift_monitor.reference.version import hash_file, write_durably
+
+_RECORD: Final = "training.json"
+_log = logging.getLogger(__name__)
+
+
+class _Record(Value):
+    """What the version in use was built from.
+
+    Attributes:
+        recipe: hash of the settings that shape a reference.
+        size, changed: bytes and modification time (ns) of the training file.
+        sha256: of its content.
+        version: that was built.
+    """
+
+    recipe: str
+    size: int
+    changed: int
+    sha256: str
+    version: str
+
+
+def reference_of(
+    name: str,
+    monitor: Monitor,
+    state: Path,
+    *,
+    now: Callable[[], datetime],
+    progress: Callable[[int, int], None] | None = None,
+) -> Reference:
+    """Open the reference of a monitor, after building it if it is a training file that is new or has changed.
+
+    Two processes that need the same one wait for each other.
+
+    Args:
+        name: of the monitor.
+        monitor: its configuration.
+        state: the state folder; versions built here are in `references/<name>`.
+        now: the time, for what is built.
+        progress: called with (steps done, steps in all) of a build.
+
+    Raises:
+        BadReferenceError: there is none, it is damaged, or it cannot be built.
+    """
+    if monitor.reference.is_dir():
+        return open_reference(monitor.reference, thorough=False)
+    folder = state / "references" / name
+    try:
+        status = monitor.reference.stat()
+    except OSError as error:
+        raise BadReferenceError(
+            f"reference {str(monitor.reference)!r} cannot be read: {error.strerror}"
+        ) from error
+    recipe = _recipe(monitor)
+    try:
+        with _locked(folder):
+            known = _read(folder / _RECORD)
+            same = known is not None and known.recipe == recipe
+            if known is not None and same and (known.size, known.changed) == (status.st_size, status.st_mtime_ns):
+                found = _reopened(folder, known.version)
+                if found is not None:
+                    return found
+            sha256 = hash_file(monitor.reference).sha256
+            found = (
+                _reopened(folder, known.version) if known is not None and same and known.sha256 == sha256 else None
+            )
+            if found is None:
+                found = _built(monitor, folder, now(), progress)
+            record = _Record(
+                recipe=recipe,
+                size=status.st_size,
+                changed=status.st_mtime_ns,
+                sha256=sha256,
+                version=found.manifest.version,
+            )
+            temporary = folder / f".{_RECORD}"
+            write_durably(temporary, record.model_dump_json().encode())
+            temporary.replace(folder / _RECORD)
+            return found
+    except OSError as error:
+        raise BadReferenceError(
+            f"the reference built from {str(monitor.reference)!r} cannot be kept in {folder}: {error.strerror}"
+        ) from error
+
+
+def _recipe(monitor: Monitor) -> str:
+    source = monitor.source
+    settings = [
+        str(monitor.reference),
+        monitor.columns.model_dump(mode="json"),
+        source.timestamp,
+        source.timezone,
+        monitor.window.bucket.total_seconds(),
+        monitor.report.rows,
+    ]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _built(
+    monitor: Monitor, folder: Path, created: datetime, progress: Callable[[int, int], None] | None
+) -> Reference:
+    return build_reference(
+        monitor.reference,
+        folder,
+        columns=monitor.columns,
+        timestamp=monitor.source.timestamp,
+        bucket=monitor.window.bucket,
+        timezone=monitor.source.timezone,
+        created=created,
+        sample_rows=monitor.report.rows,
+        progress=progress,
+    )
+
+
+def _reopened(folder: Path, version: str) -> Reference | None:
+    """A version built here before; None when it is gone or damaged, since it can be built again."""
+    try:
+        return open_reference(folder, version, thorough=False)
+    except BadReferenceError as error:
+        _log.warning("building a reference again: %s", error)
+        return None
+
+
+def _read(path: Path) -> _Record | None:
+    """The record; None when there is none that can be read, since it only saves work."""
+    try:
+        return _Record.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
