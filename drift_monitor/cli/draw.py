@@ -44,8 +44,7 @@ def draw_check(result: CheckResult, *, everything: bool = False) -> RenderableTy
         parts += [Text(), draw_histogram(feature)]
     for check in result.quality if everything else result.failed_quality:
         mark = Text("broken ", style="magenta") if check.failed else Text("fine   ", style="green")
-        where = f"{check.check} of {_name(check.feature)}" if check.feature else check.check
-        parts.append(Text.assemble(mark, f"{where}: {printable(check.message, 500)}"))
+        parts.append(Text.assemble(mark, f"{check.check}: {printable(check.message, 500)}"))
     return Group(*parts)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from socket import create_server
 
 import click
 import pyarrow as pa
@@ -294,6 +297,46 @@ def test_a_daemon_that_does_not_answer_is_named(letters: Path, capsys: pytest.Ca
     assert "at http://127.0.0.1:9 does not answer" in capsys.readouterr().err
 
 
+@pytest.fixture
+def daemon(training: Path, letters: Path) -> Iterator[Path]:
+    """A real daemon that holds the state folder of `letters`, behind a token."""
+    with closing(create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+    (letters.parent / "token").write_text("0123456789abcdef0123456789abcdef\n")
+    text = MINIMAL + f"server: {{listen: '127.0.0.1:{port}', token_file: token}}\n"
+    letters.write_text(text.replace("{every: 1d}", "{cron: '0 0 29 2 *'}"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "drift_monitor", "run", "--config", str(letters)],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "started" in line or "ready" in line:
+                break
+        yield letters
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_the_outbox_of_a_running_daemon_is_reached_through_it(
+    daemon: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert states(daemon, capsys) == ["dead", "dead", "pending"]
+    assert main(["outbox", "drop", "1", "99", "--config", str(daemon)]) == 1
+    assert capsys.readouterr().err == "no pending or dead message: 99\n"
+    assert main(["outbox", "retry", "--all-dead", "--config", str(daemon)]) == 0
+    assert capsys.readouterr().out == "1 message due again\n"
+    assert states(daemon, capsys) == ["pending", "pending"]
+    assert findings(daemon, capsys)[1]["daemon"] == "ok"
+    daemon.write_text(daemon.read_text().replace("token_file: token", "token_file: none"))
+    assert main(["outbox", "list", "--config", str(daemon)]) == 1
+    assert "the daemon's token cannot be read" in capsys.readouterr().err
+
+
 # -- reference -----------------------------------------------------------------------------------------
 
 
@@ -383,3 +426,115 @@ def test_doctor_does_not_trust_every_clock() -> None:
     assert clock(datetime(2026, 1, 1, tzinfo=UTC), 5).status == "warn"
     assert clock(datetime(2026, 1, 1, tzinfo=UTC), 0).status == "ok"
     assert -1 <= kernel_clock() <= 5
+
+
+# -- check ---------------------------------------------------------------------------------------------
+
+DAY = "2013-02-01/2013-02-02"
+
+
+@pytest.fixture
+def live(training: Path, config: Path) -> Path:
+    """One quiet day, one in kilometres, one with half of the distances missing."""
+    folder = config.parent / "live"
+    folder.mkdir()
+    pq.write_table(flights(start=datetime(2013, 2, 1, tzinfo=UTC)), folder / "1.parquet")
+    pq.write_table(flights(start=datetime(2013, 2, 2, tzinfo=UTC), scale=0.5), folder / "2.parquet")
+    broken = flights(start=datetime(2013, 2, 3, tzinfo=UTC))
+    half = pa.array([None if i % 2 else 1.0 for i in range(broken.num_rows)], pa.float64())
+    pq.write_table(broken.set_column(3, "distance", half), folder / "3.parquet")
+    return config
+
+
+def checked(config: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, CheckResult]:
+    capsys.readouterr()
+    code = main(["check", "--json", "--config", str(config), *arguments])
+    return code, CheckResult.model_validate_json(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("window", "verdict", "code", "detailed"),
+    [
+        ("2013-02-01/2013-02-02", Outcome.OK, 0, 0),
+        ("2013-02-02/2013-02-03", Outcome.DRIFT, 0, 2),
+        ("2013-02-03/2013-02-04", Outcome.BROKEN, 0, 4),
+        ("2013-02-05/2013-02-06", Outcome.NO_DATA, 3, 3),
+        ("2013-02-01T00:00Z/2013-02-01T01:00Z", Outcome.CANNOT_JUDGE, 3, 3),
+    ],
+)
+def test_a_verdict_is_an_exit_code(
+    live: Path, capsys: pytest.CaptureFixture[str], window: str, verdict: Outcome, code: int, detailed: int
+) -> None:
+    found, result = checked(live, capsys, "--window", window)
+    assert (result.verdict, found) == (verdict, code)
+    assert checked(live, capsys, "--window", window, "--detailed-exitcode")[0] == detailed
+
+
+def test_a_missing_reference_is_not_judged(live: Path, training: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training.unlink()
+    code, result = checked(live, capsys, "--window", DAY, "--detailed-exitcode")
+    assert (code, result.verdict) == (3, Outcome.CANNOT_JUDGE)
+    assert "training.parquet" in result.reason
+
+
+def test_json_is_one_object_with_all_that_is_promised(live: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, result = checked(live, capsys, "--window", "2013-02-02/2013-02-03")
+    assert result.monitor == "flights"
+    assert result.rows == 1200
+    assert result.score is not None
+    assert result.threshold is not None
+    assert result.score > result.threshold
+    assert result.promise.startswith("no promise")
+    assert result.reference is not None
+    assert len(result.reference.sha256) == 64
+    first = result.features[0]
+    assert (first.name, first.kind, first.drifted) == ("distance", "numeric", True)
+    assert first.statistics["ks"].statistic == pytest.approx(0.5, abs=0.01)
+    assert first.statistics["ks"].p_value is not None
+
+
+def test_at_takes_the_window_that_was_complete_then(live: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for at, start in (("2013-02-02", 1), ("2013-02-02T23:59", 1), ("2013-02-03T00:00Z", 2)):
+        _, result = checked(live, capsys, "--at", at)
+        assert result.window.start == datetime(2013, 2, start, tzinfo=UTC)
+
+
+def test_without_a_window_it_is_the_latest(live: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result = checked(live, capsys)
+    assert (code, result.verdict) == (3, Outcome.NO_DATA)
+    assert timedelta(0) <= datetime.now(UTC) - result.window.end < timedelta(days=2)
+
+
+def test_people_get_a_table_and_bars(live: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--config", str(live), "--window", "2013-02-02/2013-02-03"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("drift flights")
+    assert "distance" in shown.out
+    assert "█" in shown.out
+    assert shown.err == ""
+
+
+def test_a_monitor_is_named_only_where_there_is_a_choice(live: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked(live, capsys, "flights", "--window", DAY)[0] == 0
+    assert main(["check", "flihgts", "--config", str(live)]) == 64
+    assert "did you mean `flights`?" in capsys.readouterr().err
+    live.write_text(MINIMAL + MINIMAL.replace("monitors:\n  flights", "  trains"))
+    assert main(["check", "--config", str(live)]) == 64
+    assert "name one of the monitors: flights, trains" in capsys.readouterr().err
+
+
+def test_a_source_without_times_is_one_window(live: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live.write_text(MINIMAL.replace(", timestamp: at", "") + "    columns: {ignore: [at]}\n")
+    assert checked(live, capsys)[1].rows == 3600
+    assert main(["check", "--config", str(live), "--window", DAY]) == 64
+
+
+def test_nothing_but_the_result_reaches_stdout(live: Path) -> None:
+    """In a process of its own, so that what libraries print counts too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "drift_monitor", "check", "--json", "--config", str(live), "--window", DAY],
+        capture_output=True,
+        check=True,
+    )
+    assert CheckResult.model_validate_json(done.stdout).verdict is Outcome.OK
+    assert done.stderr == b""

@@ -108,11 +108,11 @@ def test_many_features_are_cut_unless_all_are_wanted() -> None:
 
 def test_failed_expectations_are_shown_and_all_when_wanted() -> None:
     quality = (
-        QualityResult(check="null_rate", feature="distance", failed=True, message="31% are null"),
+        QualityResult(check="null_rate", feature="distance", failed=True, message="distance: 31% are null"),
         QualityResult(check="volume", failed=False, message="912 rows"),
     )
     broken = result(quality=quality, verdict=Outcome.BROKEN)
-    assert "null_rate of distance: 31% are null" in drawn(draw_check(broken))
+    assert "null_rate: distance: 31% are null" in drawn(draw_check(broken))
     assert "volume" not in drawn(draw_check(broken))
     assert "volume: 912 rows" in drawn(draw_check(broken, everything=True))
 

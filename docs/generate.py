@@ -1,0 +1,158 @@
+"""Writes the generated parts of the documentation: `python docs/generate.py`. A test fails when they are stale."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+
+from drift_monitor.cli import command
+from drift_monitor.config.describe import SIZE_PATTERN, definition, descriptions, json_schema, sections
+from drift_monitor.config.models import Config
+from drift_monitor.core.types import CheckResult
+
+DOCS = Path(__file__).parent
+_PATTERNS = {
+    json_schema()["$defs"]["Retention"]["properties"]["runs"]["pattern"]: "duration",
+    SIZE_PATTERN: "size",
+}
+_HELP_OPTIONS = command.context_settings["help_option_names"]
+_WORDS = {"boolean": "true or false", "integer": "whole number", "number": "number", "string": "text"}
+
+
+def configuration() -> str:
+    """A table for every section of the configuration file."""
+    schema = json_schema()
+    parts = []
+    for section in sections(Config):
+        own = definition(schema, section)
+        title = "The whole file" if section is Config else section.__name__
+        rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+        meanings = descriptions(section)
+        for name, prop in own["properties"].items():
+            default = "required" if name in own.get("required", ()) else _default(prop)
+            rows.append(f"| `{name}` | {_type(prop, schema)} | {default} | {_cell(meanings[name])} |")
+        parts.append(f"## {title}\n\n{_summary(section)}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def result_fields() -> str:
+    """A table for every part of the result of a check."""
+    schema = CheckResult.model_json_schema(mode="serialization")
+    parts = []
+    for section in sections(CheckResult):
+        own = definition(schema, section)
+        rows = ["| field | value | meaning |", "| --- | --- | --- |"]
+        meanings = descriptions(section)
+        for name, prop in own["properties"].items():
+            nullable = " or null" if {"type": "null"} in prop.get("anyOf", ()) else ""
+            meaning = re.sub(r"\bNone\b", "null", _cell(meanings[name]))
+            rows.append(f"| `{name}` | {_type(prop, schema)}{nullable} | {meaning} |")
+        title = "The object" if section is CheckResult else section.__name__
+        parts.append(f"### {title}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def commands() -> str:
+    """The help of every command."""
+    context = click.Context(
+        command,
+        info_name="drift-monitor",
+        help_option_names=_HELP_OPTIONS,
+        max_content_width=100,
+        terminal_width=100,
+    )
+    return "\n\n".join(_help(command, context))
+
+
+def _help(each: click.Command, context: click.Context) -> list[str]:
+    text = re.sub(r"[ \t]+$", "", each.get_help(context), flags=re.MULTILINE)
+    parts = [f"## {context.command_path}\n\n```text\n{text}\n```"]
+    if isinstance(each, click.Group):
+        for name in each.list_commands(context):
+            child = each.get_command(context, name)
+            if child is not None:
+                inner = click.Context(child, context, info_name=name, max_content_width=100, terminal_width=100)
+                parts += _help(child, inner)
+    return parts
+
+
+def _summary(section: type[BaseModel]) -> str:
+    text = inspect.cleandoc(section.__doc__ or "").partition("\nAttributes:\n")[0]
+    return " ".join(text.split())
+
+
+def _type(prop: dict[str, Any], schema: dict[str, Any]) -> str:
+    inner = [prop.get("additionalProperties"), *prop.get("patternProperties", {}).values()]
+    named = next((p for p in inner if isinstance(p, dict)), None)
+    match prop:
+        case {"$ref": str(reference)}:
+            target = reference.rpartition("/")[2]
+            found = schema["$defs"][target]
+            words = _choices(found["enum"]) if "enum" in found else f"[{target}](#{target.lower()})"
+        case {"anyOf": list(choices)}:
+            words = " or ".join(_type(p, schema) for p in choices if p.get("type") != "null")
+        case {"const": value}:
+            words = f"`{value}`"
+        case {"enum": list(values)}:
+            words = _choices(values)
+        case {"type": "array", "items": items}:
+            words = f"list of {_type(items, schema)}"
+        case {"type": "object"} if named:
+            words = f"name: {_type(named, schema)}"
+        case {"type": "string", "pattern": pattern} if pattern in _PATTERNS:
+            words = _PATTERNS[pattern]
+        case {"type": "string", "format": format_}:
+            words = {"path": "path", "uri": "URL", "date-time": "time"}[format_]
+        case {"type": kind}:
+            words = _WORDS[kind]
+        case _:
+            raise ValueError(f"no words for the type of {prop}")
+    return words
+
+
+def _choices(values: list[str]) -> str:
+    return ", ".join(f"`{v}`" for v in values)
+
+
+def _default(prop: dict[str, Any]) -> str:
+    value = prop.get("default")
+    if value is None or value in ("", [], {}):
+        return ""
+    if isinstance(value, dict):
+        return "see there"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
+    "configuration.md": ("sections", configuration),
+    "json.md": ("fields", result_fields),
+    "cli.md": ("commands", commands),
+}
+
+
+def render(name: str) -> str:
+    """A page with its generated part as it should be now."""
+    marker, write = GENERATED[name]
+    text = (DOCS / name).read_text("utf-8")
+    begin, end = f"<!-- begin {marker}, written by docs/generate.py -->", f"<!-- end {marker} -->"
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise ValueError(f"{name} lacks {begin} or {end}")
+    return f"{head}{begin}\n\n{write()}\n\n{end}{tail}"
+
+
+if __name__ == "__main__":
+    for each in GENERATED:
+        (DOCS / each).write_text(render(each), "utf-8")
