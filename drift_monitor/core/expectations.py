@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 from scipy.special import betaincinv
-from scipy.stats import binom
 
+from drift_monitor.core.binomial import upper_quantile
 from drift_monitor.core.policy import Quality
 from drift_monitor.core.profile import (
     CategoricalProfile,
@@ -47,6 +47,8 @@ VOLUME: Final = 10.0
 """Windows may be this much smaller than the smallest, or larger than the largest, of the reference's windows."""
 SLICES: Final = 3
 """Windows the reference needs before a volume or a freshness is inferred from them."""
+SATURATED: Final = 2.0**35
+"""Units from the origin at which a profile cuts values."""
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -77,7 +79,7 @@ class Limit:
         """
         if self.fixed:
             return self.rate
-        return min(1.0, float(binom.isf(CERTAINTY, n, min(1.0, base + self.rate))) / n)
+        return min(1.0, upper_quantile(CERTAINTY, n, min(1.0, base + self.rate)) / n)
 
 
 @dataclass(frozen=True)
@@ -277,18 +279,20 @@ def spike(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Spi
     """Find the value whose share of the non-null rows grew most over its share in the reference.
 
     Seen are: every category; every value of the reference that is an edge (all of them up to 1000 distinct ones);
-    a value that alone lies below, or above, the reference's range (-999, 9999); and a column of one value. A
-    value inside the range that the reference hardly had cannot be told from its neighbours in the same cell.
+    a value that alone lies below, or above, the reference's range (-999, 9999), where values more than about 16
+    times the range away count as one; and a column of one value. A value inside the range that the reference
+    hardly had cannot be told from its neighbours in the same cell.
     """
     atoms, known = _atoms(current), _atoms(reference)
     n, m = max(current.n, 1), max(reference.n, 1)
     best = int(np.argmax(atoms / n - known / m))
-    label = str(spec.edges[best]) if isinstance(spec, NumericSpec) else spec.categories[best]
+    label = f"{spec.edges[best]:g}" if isinstance(spec, NumericSpec) else repr(spec.categories[best])
     found = Spike(label, int(atoms[best]), int(known[best]) / m, int(known[best]))
     if isinstance(spec, NumericSpec) and isinstance(current, NumericProfile):
         for value, count in _lone_values(spec, current):
             if count / n > found.count / n - found.expected:
-                found = Spike(str(value), count, 0.0, 0)
+                beyond = " or further out" if abs(_units(spec, value)) == SATURATED else ""
+                found = Spike(f"{value:g}{beyond}", count, 0.0, 0)
     return found
 
 
@@ -308,4 +312,4 @@ def _lone_values(spec: NumericSpec, profile: NumericProfile) -> Iterable[tuple[f
 
 
 def _units(spec: NumericSpec, value: float) -> float:
-    return min(max(value / spec.unit - spec.origin / spec.unit, -(2.0**35)), 2.0**35)
+    return min(max(value / spec.unit - spec.origin / spec.unit, -SATURATED), SATURATED)

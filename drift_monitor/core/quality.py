@@ -159,7 +159,7 @@ def _pooled_spike(
 
 
 def _spike_result(spec: Spec, current: FeatureProfile, found: Spike, most: float) -> QualityResult:
-    what = f"the one value {found.value} ({found.expected:.2%} in the reference)"
+    what = f"{found.value} ({found.expected:.2%} in the reference)"
     return _share("constant", spec, found.count, current.n, most, what)
 
 

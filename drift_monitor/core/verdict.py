@@ -292,8 +292,8 @@ def _blame(feature: FeatureResult, usual: Mapping[str, float]) -> tuple[bool, bo
 
 
 def _broken(failed: Sequence[QualityResult]) -> str:
-    more = f" (and {len(failed) - 1} more quality checks failed)" if len(failed) > 1 else ""
-    return f"{failed[0].message}{more}"
+    rest = len(failed) - 1
+    return failed[0].message + (f" (and {rest} more quality check{'s' * (rest > 1)} failed)" if rest else "")
 
 
 def _too_few_features(features: Sequence[FeatureResult], judged: int, needed: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from drift_monitor.core.policy import Alarm, Quality
 from drift_monitor.core.profile import IDS_KEPT, CategoricalSpec, NumericSpec, Profile, Spec, merge
 from drift_monitor.core.types import CheckResult, Outcome, ReferenceId, Window
 
+DOCS = Path(__file__).parents[2] / "docs"
 DAY = timedelta(days=1)
 START = datetime(2024, 1, 1, tzinfo=UTC)
 REFERENCE_ID = ReferenceId(version="v1", sha256="0" * 64, rows=20_000, created=START)
@@ -195,3 +198,8 @@ def test_every_misfit_of_the_policies_is_told_at_once() -> None:
 def test_policies_that_fit_have_no_misfits() -> None:
     alarm = Alarm(methods={"categorical": ("evidently:z",)}, thresholds={"evidently:z": 0.9, "psi": 0.2})
     assert misfits(SPECS, alarm, Quality(constant={"c": 0.9}, out_of_range={"x": 0.1})) == []
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    failures, tried = doctest.testfile(str(DOCS / "verdict.md"), module_relative=False)
+    assert (failures, tried > 15) == (0, True)

@@ -250,7 +250,7 @@ def test_how_many_features_must_drift(alarm: dict[str, float], drifted: list[str
         (99, (FAILED,), Outcome.CANNOT_JUDGE, "insufficient data: 99 rows, 100 are needed"),
         (99, (FAILED, NO_COLUMN), Outcome.BROKEN, "column 'x' is missing"),
         (100, (FAILED,), Outcome.BROKEN, "x is null"),
-        (2000, (FAILED, NO_COLUMN), Outcome.BROKEN, "x is null (and 1 more quality checks failed)"),
+        (2000, (FAILED, NO_COLUMN), Outcome.BROKEN, "x is null (and 1 more quality check failed)"),
         (2000, (PASSED,), Outcome.OK, "none of 3 features"),
     ],
 )
