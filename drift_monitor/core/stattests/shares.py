@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
+from drift_monitor.core.binomial import lower_quantile, upper_quantile
 from drift_monitor.core.profile import FeatureProfile, Floats, Spec
 from drift_monitor.core.stattests import null
 from drift_monitor.core.stattests.cells import Cells, compare, expected_rows, pooled
@@ -158,8 +159,7 @@ def _critical(
 
 
 def _extremes(total: int, share: float, alpha: float) -> tuple[int, int]:
-    law = stats.binom(total, share)
-    return int(law.ppf(alpha / 2)), int(law.isf(alpha / 2))
+    return lower_quantile(alpha / 2, total, share), upper_quantile(alpha / 2, total, share)
 
 
 def _one_term(term: _Term, total: int, current: int, m: int, n: int, pseudocount: float) -> float:
