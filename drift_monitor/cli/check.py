@@ -77,7 +77,7 @@ def check(
     detailed_exitcode: bool,
     verbose: bool,
 ) -> int:
-    """Judge one window of MONITOR now, without a daemon.
+    """Judge one window now, without a daemon.
 
     Without --window or --at it is the latest window that is complete. MONITOR may be left out when the
     configuration has only one. Nothing is stored and nobody is told.
@@ -102,7 +102,7 @@ def check(
     with redirect_stdout(sys.stderr), _progress(name) as progress:  # stdout is for the result alone
         result = evaluate(request, progress=progress)
     if as_json:
-        click.echo(result.model_dump_json(indent=2))
+        click.echo(result.model_dump_json(indent=2).encode())  # JSON is UTF-8, whatever the terminal is
     else:
         from drift_monitor.cli.draw import draw_check
 

@@ -22,9 +22,10 @@ from drift_monitor.cli.options import BAD_CONFIG, OK, config_option, examples, s
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(training_file: Path, output: Path, *, force: bool) -> int:
-    """Write a configuration inferred from TRAINING_FILE (Parquet, CSV or JSONL).
+    """Write a configuration inferred from a training file.
 
-    What each column means is guessed from names and values, and every guess has a comment that says why.
+    TRAINING_FILE is Parquet, CSV or JSONL. What each column means is guessed from names and values, and
+    every guess has a comment that says why.
     """
     from drift_monitor.config.file import parse
     from drift_monitor.config.infer import infer, write_config
@@ -49,7 +50,7 @@ def init(training_file: Path, output: Path, *, force: bool) -> int:
 
 @click.command("schema", epilog=examples("drift-monitor schema > drift-monitor.schema.json"))
 def schema() -> int:
-    """Print the JSON Schema of the configuration file, for editors."""
+    """Print the JSON Schema of the configuration file."""
     from drift_monitor.config.describe import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
@@ -70,17 +71,16 @@ def schema() -> int:
 @click.option("--explain", is_flag=True, help="Show everything that is inferred.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check_config(config_path: Path, *, offline: bool, explain: bool, as_json: bool) -> int:
-    """Check the configuration in layers and print every problem at once.
+    """Check the configuration and print every problem.
 
     Syntax, then meaning, then the environment: files, columns, secrets, the state folder, receivers.
     A warning does not make the configuration wrong. Exits with 78 on an error.
     """
     from datetime import UTC, datetime
 
-    from drift_monitor.cli.layers import examine_layers
-    from drift_monitor.config.file import read_text
+    from drift_monitor.cli.layers import examine_file
 
-    found = examine_layers(read_text(config_path), config_path, offline=offline)
+    found = examine_file(config_path, offline=offline)
     errors = [p for p in found.problems if not p.warning]
     explained = None
     if explain and found.config is not None and not errors:

@@ -26,7 +26,9 @@ from drift_monitor.cli.options import examples
     help="Of /metrics and the pages; 0 takes a free one.",
 )
 def demo(folder: Path, *, exit_when_done: bool, port: int) -> int:
-    """Show the whole thing on the flights of 2013: a real model, a labelled fault, an alarm.
+    """Show it all on the flights of 2013.
+
+    A real model, real weather, a fault that we put in ourselves, and the real daemon that has to find it.
 
     Needs the flights: pip install 'drift-monitor[demo]'.
     """

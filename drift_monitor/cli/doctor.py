@@ -61,9 +61,10 @@ class Finding:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def doctor(config_path: Path, *, as_json: bool) -> int:
-    """Look at everything that the daemon needs and say what to do about what is missing.
+    """Find out what the daemon lacks and what to do about it.
 
-    Changes nothing. Exits with 1 when something fails.
+    Looks at packages, clock, configuration, references, state, disk, memory and receivers. Changes nothing.
+    Exits with 1 when something fails.
     """
     findings = list(examine(config_path))
     if as_json:
@@ -163,10 +164,9 @@ def clock(now: datetime, synchronised: int) -> Finding:
 
 
 def _configuration(path: Path) -> Iterator[Finding]:
-    from drift_monitor.cli.layers import examine_layers
-    from drift_monitor.config.file import read_text
+    from drift_monitor.cli.layers import examine_file
 
-    problems = examine_layers(read_text(path), path).problems
+    problems = examine_file(path).problems
     if not problems:
         yield Finding("ok", "configuration", f"{path}: files, secrets and receivers are as it says")
     for problem in problems:

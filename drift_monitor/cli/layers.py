@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from drift_monitor.config.document import Document
-from drift_monitor.config.file import examine
+from drift_monitor.config.file import examine, read_text
 from drift_monitor.config.models import Columns, Config, FilesSource, Monitor
 from drift_monitor.config.problem import Location, Problem, printable
 from drift_monitor.config.sentences import unknown
-from drift_monitor.core.errors import BadReferenceError, DriftMonitorError
+from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import Kind
 
@@ -39,6 +39,15 @@ class Findings:
         """Add a problem with the setting at a location."""
         if self.document is not None:
             self.problems.append(self.document.problem(location, message, key=key, warning=warning))
+
+
+def examine_file(path: Path, *, offline: bool = False) -> Findings:
+    """Check a file; one that cannot be read is a problem like any other."""
+    try:
+        text = read_text(path)
+    except ConfigError as error:
+        return Findings(None, None, [Problem(str(path), 1, 1, "", line) for line in error.problems])
+    return examine_layers(text, path, offline=offline)
 
 
 def examine_layers(text: str, path: Path, *, offline: bool = False) -> Findings:

@@ -42,7 +42,7 @@ class Outbox(Protocol):
     )
 )
 def outbox() -> None:
-    """Look at the messages to the receivers, send dead ones again, or drop them.
+    """List the messages to receivers, retry or drop them.
 
     Speaks to the daemon where one is running, else opens the state folder itself.
     """

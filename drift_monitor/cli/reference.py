@@ -25,7 +25,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     )
 )
 def reference() -> None:
-    """Build and inspect references: immutable summaries of the data that a model was trained on."""
+    """Build and inspect references.
+
+    A reference is the immutable summary of the data that a model was trained on.
+    """
 
 
 @reference.command(
@@ -107,7 +110,7 @@ def show(folder: Path, version: str | None, *, as_json: bool) -> int:
 
     manifest = open_reference(folder, version).manifest
     if as_json:
-        click.echo(manifest.model_dump_json(indent=2, by_alias=True))
+        click.echo(manifest.model_dump_json(indent=2, by_alias=True).encode())
     else:
         _show(manifest)
     return OK

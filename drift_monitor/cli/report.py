@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     help="The HTML file to write.",
 )
 def report(monitor: str | None, config_path: Path, window: Window | None, output: Path) -> int:
-    """Write an Evidently report of one window of MONITOR against its reference.
+    """Write an Evidently report of one window.
 
-    The page needs nothing else: it can be mailed or opened from disk.
+    Shows the rows of MONITOR's window against its reference. The page needs nothing else: it can be mailed
+    or opened from disk.
     """
     from drift_monitor.actions.report import ReportRequest, run_report
     from drift_monitor.config.file import load

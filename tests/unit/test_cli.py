@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,27 @@ def test_a_bad_configuration_is_78_with_every_problem(config: Path, capsys: pyte
 def test_a_missing_configuration_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--config", str(tmp_path / "none.yaml")]) == 78
     assert "drift-monitor init" in capsys.readouterr().err
+
+
+def test_check_config_says_all_in_json_too(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--offline", "--json", "--config", str(config)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
+    config.write_text(MINIMAL + "stte: x\n")
+    assert main(["check-config", "--json", "--config", str(config)]) == 78
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["line"], problem["column"], problem["path"]) == (6, 1, "stte")
+    config.unlink()
+    assert main(["check-config", "--json", "--config", str(config)]) == 78
+    assert "no such file" in json.loads(capsys.readouterr().out)["problems"][0]["message"]
+
+
+def test_check_config_explains(training: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--explain", "--config", str(config)]) == 0
+    shown = capsys.readouterr()
+    assert "no promise: thresholds are not calibrated" in shown.out
+    assert "no file matches yet" in shown.err
+    assert main(["check-config", "--explain", "--json", "--config", str(config)]) == 0
+    assert json.loads(capsys.readouterr().out)["monitors"]["flights"]["features"][0]["name"] == "flight_id"
 
 
 def test_the_configuration_may_come_from_the_environment(
@@ -527,6 +549,26 @@ def test_a_source_without_times_is_one_window(live: Path, capsys: pytest.Capture
     live.write_text(MINIMAL.replace(", timestamp: at", "") + "    columns: {ignore: [at]}\n")
     assert checked(live, capsys)[1].rows == 3600
     assert main(["check", "--config", str(live), "--window", DAY]) == 64
+
+
+def test_a_terminal_without_bars_gets_the_numbers(live: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "drift_monitor",
+            "check",
+            "--config",
+            str(live),
+            "--window",
+            "2013-02-02/2013-02-03",
+        ],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.stdout.startswith(b"drift flights")
+    assert done.stderr == b""
 
 
 def test_nothing_but_the_result_reaches_stdout(live: Path) -> None:
