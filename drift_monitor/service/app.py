@@ -195,6 +195,7 @@ class App:
         self._parts.reporter.start()
         threading.Thread(target=self._runs.finish_poisonous, args=(poisonous,), daemon=True).start()
         self._pool.start()
+        self._clock.begin()
         self._scheduler.start(config.monitors)
         self._parts.reporter.ask_missing(self.store, config)
         self._health.state = "running"
@@ -313,7 +314,14 @@ class App:
     def _draw(self) -> None:
         """Render the metrics if anything changed."""
         health = self._health
-        key = (self.store.changes, health.reloaded, tuple(health.problems), self._scheduler.running)
+        key = (
+            self.store.changes,
+            health.reloaded,
+            tuple(health.problems),
+            health.replay_finished,
+            self._scheduler.running,
+            tuple(run.id for run in self._pool.running),
+        )
         if key == self._drawn:
             return
         try:

@@ -15,6 +15,9 @@ class Clock:
 
     replay_until: datetime | None = None
 
+    def begin(self) -> None:
+        """Called once everything is ready."""
+
     def now(self) -> datetime:
         """The logical time, in UTC."""
         return datetime.now(UTC)
@@ -34,8 +37,10 @@ class Clock:
 class ReplayClock(Clock):
     """Logical time that runs from `start` to `until`, `speed` times as fast as real time.
 
+    It stands at `start` until `begin`, so that no window is lost while the daemon starts.
+
     Args:
-        start: logical time at construction.
+        start: where logical time begins.
         speed: logical seconds a real second, > 0.
         until: where logical time stops.
 
@@ -52,11 +57,17 @@ class ReplayClock(Clock):
             )
         self._start = start.astimezone(UTC)
         self._speed = speed
-        self._began = time.monotonic()
+        self._began: float | None = None
         self.replay_until: datetime = until.astimezone(UTC)
+
+    def begin(self) -> None:
+        """Let time run."""
+        self._began = time.monotonic()
 
     def now(self) -> datetime:
         """The logical time, in UTC, never after the end of the replay."""
+        if self._began is None:
+            return self._start
         try:
             logical = self._start + timedelta(seconds=(time.monotonic() - self._began) * self._speed)
         except OverflowError:  # past the year 9999

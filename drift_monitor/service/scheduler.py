@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
@@ -63,7 +63,7 @@ def fires_after(schedule: Schedule, after: datetime) -> Iterator[datetime]:
             yield EPOCH + n * schedule.every
     trigger = _cron(schedule)
     every_hour = str(schedule.cron).split()[1].startswith("*")
-    previous = after
+    previous = _before_change(after, trigger.timezone)
     while True:
         fire = trigger.get_next_fire_time(
             None, (previous + timedelta(microseconds=1)).astimezone(trigger.timezone)
@@ -72,8 +72,14 @@ def fires_after(schedule: Schedule, after: datetime) -> Iterator[datetime]:
             return
         second_pass = fire.fold == 1
         previous = fire.astimezone(UTC)
-        if every_hour or not second_pass:
+        if previous > after and (every_hour or not second_pass):
             yield previous
+
+
+def _before_change(after: datetime, zone: tzinfo) -> datetime:
+    """Where to start so as not to start inside a clock change, which hides fire times that its gap moved."""
+    earlier, next_second = after - timedelta(hours=3), after + timedelta(seconds=1)
+    return earlier if earlier.astimezone(zone).utcoffset() != next_second.astimezone(zone).utcoffset() else after
 
 
 def due_windows(
