@@ -653,6 +653,14 @@ def test_what_a_kill_left_of_a_new_database_is_no_obstacle(state: Path) -> None:
     assert sorted(path.name for path in state.iterdir()) == [FILE, "lock"]
 
 
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    state = tmp_path / "a?b#c%20 é'"
+    Store.open(state).close()
+    store = Store.open(state)
+    assert (state / FILE).exists()
+    store.close()
+
+
 def test_a_state_folder_below_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"file/state: the state folder cannot be used \(Not a directory\)"):
