@@ -143,6 +143,11 @@ def test_a_reminder_counts_from_the_last_message_of_any_kind() -> None:
     assert [t.reason.value for t in steps] == ["opened", "escalated", "continues", "reminded", "continues"]
 
 
+def test_a_milder_reminder_does_not_lower_the_bar_of_escalation() -> None:
+    steps = replay("DDD", policy(remind=HOUR), scores={1: 4.0, 2: 1.1, 3: 5.9})
+    assert [t.reason.value for t in steps] == ["opened", "reminded", "reminded"]
+
+
 def stretch(start: float, end: float) -> Maintenance:
     return Maintenance(start=START + start * HOUR, end=START + end * HOUR, reason="deployment")
 

@@ -135,6 +135,8 @@ def test_a_sound_window_passes_every_check(reference: Reference, n: int, sliced:
         ("c", 1, "new", 800, []),
         ("c", 40, "new", 800, []),  # 5% of a new category is drift
         ("c", 300, "new", 800, [("unseen", "c")]),
+        ("c", 720, "new", 8000, []),
+        ("c", 1040, "new", 8000, [("unseen", "c")]),
         ("x", 800, 3.0, 800, [("constant", "x")]),
         ("x", 800, 3.00005, 800, [("constant", "x")]),
         ("x", 40, 12.0, 800, [("constant", "x")]),  # one value where many are expected
