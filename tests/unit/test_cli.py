@@ -580,3 +580,26 @@ def test_nothing_but_the_result_reaches_stdout(live: Path) -> None:
     )
     assert CheckResult.model_validate_json(done.stdout).verdict is Outcome.OK
     assert done.stderr == b""
+
+
+# -- report --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_report_writes_one_page_and_names_it(live: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = live.parent / "page.html"
+    window = ["--window", "2013-02-02/2013-02-03"]
+    assert main(["report", "--config", str(live), "-o", str(page), *window]) == 0
+    assert capfd.readouterr().out == f"{page}\n"
+    assert "distance" in page.read_text()
+
+
+def test_a_report_that_cannot_be_made_says_why(
+    live: Path, training: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    training.unlink()
+    assert main(["report", "--config", str(live), "--window", DAY]) == 1
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "the report of flights failed" in shown.err
+    assert "Traceback" not in shown.err
