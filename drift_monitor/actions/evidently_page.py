@@ -51,6 +51,7 @@ def render(
     *,
     title: str,
     facts: Mapping[str, str],
+    omitted: Mapping[str, str] | None = None,
 ) -> Page:
     """Draw the drift of each column.
 
@@ -60,8 +61,9 @@ def render(
         kinds: column -> kind, in the order in which to show them.
         title: of the page.
         facts: what the page says of itself, name -> value.
+        omitted: columns that were left out before, and why.
     """
-    omitted: dict[str, str] = {}
+    left_out = dict(omitted or {})
     notes: dict[str, str] = {}
     sides: dict[str, tuple[pd.Series[Any], pd.Series[Any]]] = {}
     numeric: set[str] = set()
@@ -70,7 +72,7 @@ def render(
         try:
             pair, note = _prepare(name, kind, reference, current)
         except ValueError as error:
-            omitted[name] = str(error)
+            left_out[name] = str(error)
             continue
         label = _unique(harmless(name), sides)
         sides[label], shown[label] = pair, name
@@ -82,10 +84,10 @@ def render(
     if html is None:  # rare: find the column that Evidently stumbles over, and leave out just that
         for label in list(sides):
             if _draw({label: sides[label]}, numeric) is None:
-                omitted[shown[label]] = "Evidently could not draw it"
+                left_out[shown[label]] = "Evidently could not draw it"
                 del sides[label]
         html = _draw(sides, numeric) or _EMPTY
-    return Page(_with_heading(html, title, facts, omitted, notes), omitted, notes)
+    return Page(_with_heading(html, title, facts, left_out, notes), left_out, notes)
 
 
 def harmless(text: str) -> str:

@@ -1,17 +1,15 @@
 """The Evidently report of one window, made in a process of its own.
 
-Evidently takes seconds and hundreds of megabytes to import, so the daemon only sends a request and waits:
-`python -m drift_monitor.actions.report` reads a `ReportRequest` from stdin and prints a `ReportResult`.
+Evidently takes seconds and hundreds of megabytes to import, so the daemon only sends a request and waits.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Value, Window
 
-_PR_SET_PDEATHSIG = 1
+COMMAND = (sys.executable, "-m", "drift_monitor.service.report_worker")
 
 
 class ReportError(DriftMonitorError):
@@ -59,18 +57,19 @@ class ReportResult(Value):
     omitted: dict[str, str] = {}
 
 
-def run_report(request: ReportRequest, deadline: timedelta) -> ReportResult:
+def run_report(request: ReportRequest, deadline: timedelta, *, command: Sequence[str] = COMMAND) -> ReportResult:
     """Make a report in a child process.
 
     Args:
         request: what to show and where to write it.
         deadline: after this the child and all it started are killed.
+        command: how to start the child.
 
     Raises:
         ReportError: the child failed or was too slow; the message has its last line.
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "drift_monitor.actions.report"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -92,30 +91,3 @@ def run_report(request: ReportRequest, deadline: timedelta) -> ReportResult:
         lines = errors.decode(errors="replace").strip().splitlines() or [f"it ended with code {child.returncode}"]
         raise ReportError(f"the report of {request.name} failed: {lines[-1]}")
     return ReportResult.model_validate_json(output)
-
-
-def make_report(request: ReportRequest) -> ReportResult:
-    """Make a report in this process, importing Evidently.
-
-    Raises:
-        DriftMonitorError: the reference or the rows cannot be read.
-        OSError: the page cannot be written.
-    """
-    raise NotImplementedError
-
-
-def main() -> int:
-    """The child: a request on stdin, a result on stdout, an error as the last line of stderr."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # an orphan would go on for nobody
-    with redirect_stdout(sys.stderr):  # stdout is for the result alone
-        try:
-            result = make_report(ReportRequest.model_validate_json(sys.stdin.buffer.read()))
-        except (DriftMonitorError, OSError) as error:
-            sys.stderr.write(f"{error}\n")
-            return 1
-    sys.stdout.write(result.model_dump_json())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

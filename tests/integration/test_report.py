@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import numpy as np
+import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from drift_monitor.actions.evidently_page import harmless, render
+from drift_monitor.actions.report import ReportError, ReportRequest, ReportResult, run_report
+from drift_monitor.config.models import Monitor
+from drift_monitor.core.types import Window
+from drift_monitor.service.report_worker import make_report
 
 RNG = np.random.default_rng(5)
 ROWS = 3000
@@ -113,3 +125,116 @@ def test_a_column_that_evidently_cannot_draw_loses_only_itself() -> None:
     page = draw(pa.table(reference), pa.table(current), KINDS | {"extreme": "numeric"})
     assert page.omitted == {"extreme": "Evidently could not draw it"}
     assert "Drift in column 'distance'" in page.html
+
+
+@pytest.fixture
+def request_for(tmp_path: Path):
+    """A report request on real files, with a reference built from a training file."""
+    rng = np.random.default_rng(1)
+    start = np.datetime64("2026-01-01", "us")
+
+    def write(name: str, rows: int, shift: float, **more: object) -> None:
+        columns = {
+            "at": start + rng.integers(0, 86_400_000_000, rows).astype("timedelta64[us]"),
+            "distance": rng.normal(1000 + 300 * shift, 300, rows),
+            "carrier": rng.choice(["UA", "AA"], rows),
+            "score": rng.random(rows),
+            **more,
+        }
+        pq.write_table(pa.table(columns), tmp_path / name)
+
+    write("training.parquet", 5000, 0)
+    write("live.parquet", 3000, 1)
+
+    def build(**report: object) -> ReportRequest:
+        monitor = {
+            "reference": str(tmp_path / "training.parquet"),
+            "source": {"path": str(tmp_path / "live.parquet"), "timestamp": "at"},
+            "schedule": {"every": "1h"},
+            "columns": {"prediction": "score"},
+            "report": report,
+        }
+        return ReportRequest(
+            name="flights",
+            monitor=Monitor.model_validate_json(json.dumps(monitor)),
+            state=tmp_path / "state",
+            window=Window(start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC)),
+            output=tmp_path / "report.html",
+            run=7,
+            first=("score",),
+        )
+
+    build.write = write
+    return build
+
+
+@pytest.mark.slow
+def test_a_child_makes_the_report_of_a_window(request_for, tmp_path: Path) -> None:
+    request = request_for(rows=1000)
+    result = run_report(request, timedelta(seconds=120))
+    assert result == ReportResult(path=tmp_path / "report.html")
+    html = result.path.read_text()
+    assert "Drift of flights" in html
+    assert "a sample of 1,000 live rows and of 1,000 training rows" in html
+    order = [html.index(f"Drift in column '{name}'") for name in ("score", "distance", "carrier")]
+    assert order == sorted(order)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "live.parquet",
+        "report.html",
+        "state",
+        "training.parquet",
+    ]
+
+
+@pytest.mark.slow
+def test_a_dropped_and_a_retyped_column_cost_only_themselves(request_for, tmp_path: Path) -> None:
+    request = request_for()
+    make_report(request)  # builds the reference
+    request_for.write("live.parquet", 3000, 1, distance=["far"] * 3000)
+    table = pq.read_table(tmp_path / "live.parquet").drop_columns("score")
+    pq.write_table(table, tmp_path / "live.parquet")
+    result = run_report(request, timedelta(seconds=120))
+    assert result.omitted == {
+        "score": "not among the live columns",
+        "distance": "the live column is of type string, which cannot be read as numeric",
+    }
+    assert "Drift in column 'carrier'" in result.path.read_text()
+
+
+@pytest.mark.slow
+def test_a_missing_source_is_told_in_a_sentence_and_leaves_nothing_behind(request_for, tmp_path: Path) -> None:
+    request = request_for()
+    (tmp_path / "live.parquet").unlink()
+    with pytest.raises(ReportError, match=r"^the report of flights failed: .*live\.parquet"):
+        run_report(request, timedelta(seconds=120))
+    assert not request.output.exists()
+
+
+@pytest.mark.slow
+def test_a_page_that_cannot_be_written_is_told(request_for, tmp_path: Path) -> None:
+    request = request_for().model_copy(update={"output": tmp_path / "nowhere" / "report.html"})
+    with pytest.raises(ReportError, match="No such file or directory"):
+        run_report(request, timedelta(seconds=120))
+
+
+def test_a_slow_child_is_killed_with_all_it_started(request_for, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    slow = ("bash", "-c", f"sleep 1000 & echo $$ $! > {pids}; wait")
+    with pytest.raises(
+        ReportError, match=r"was not done after 1 s and was stopped: raise monitors\.flights\.report"
+    ):
+        run_report(request_for(), timedelta(seconds=1), command=slow)
+    for pid in map(int, pids.read_text().split()):
+        give_up = time.monotonic() + 10
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+
+
+def test_a_child_that_dies_is_told() -> None:
+    with pytest.raises(ReportError, match="the report of flights failed: it ended with code -9"):
+        run_report(
+            ReportRequest.model_construct(name="flights"),
+            timedelta(seconds=10),
+            command=("bash", "-c", "cat > /dev/null; kill -9 $$"),
+        )
