@@ -30,7 +30,9 @@ class Reason(StrEnum):
     PENDING = "pending"  # failed, but persistence is not reached yet
     OPENED = "opened"
     CONTINUES = "continues"
-    ESCALATED = "escalated"  # worse than at its last message by half again; a message follows
+    ESCALATED = (
+        "escalated"  # half again as bad as told, or a feature leads that no message named; a message follows
+    )
     REMINDED = "reminded"
     RESOLVED = "resolved"
     COOLDOWN = "cooldown"  # would open, but one closed too recently
@@ -103,6 +105,7 @@ def step(
         reminded=end,
         worst=severity(lane, result),
         features=blamed(lane, result),
+        told=blamed(lane, result),
     )
     return _speak(Reason.OPENED, opened)
 
@@ -156,8 +159,15 @@ def _continue(lane: Lane, episode: Episode, result: CheckResult, alarm: Alarm, *
     now = severity(lane, result) if failing else 0.0
     features = blamed(lane, result) if failing else episode.features
     seen = episode.model_copy(update={"updated": end, "features": features})
-    told = seen.model_copy(update={"reminded": end, "worst": max(now, episode.worst)})
-    if now > GROWTH * episode.worst:
+    told = seen.model_copy(
+        update={
+            "reminded": end,
+            "worst": max(now, episode.worst),
+            "told": tuple(dict.fromkeys((*episode.told, *features))),
+        }
+    )
+    new_lead = failing and bool(features) and features[0] not in episode.told
+    if now > GROWTH * episode.worst or new_lead:
         return _speak(Reason.ESCALATED, told)
     if alarm.remind is not None and end - episode.reminded >= alarm.remind:
         return _speak(Reason.REMINDED, told)

@@ -226,6 +226,7 @@ class Episode(Value):
         worst: the largest severity that a message has told of (score/threshold, or the number of failed quality
             expectations); escalation compares with it.
         features: those to blame at the last window that failed, most drifted first.
+        told: those that a message named, in the order of first naming.
     """
 
     id: str
@@ -237,6 +238,7 @@ class Episode(Value):
     reminded: UtcDatetime
     worst: Finite
     features: tuple[str, ...]
+    told: tuple[str, ...] = ()
 
 
 class Message(Value):

@@ -143,6 +143,18 @@ def test_a_reminder_counts_from_the_last_message_of_any_kind() -> None:
     assert [t.reason.value for t in steps] == ["opened", "escalated", "continues", "reminded", "continues"]
 
 
+def test_a_feature_that_no_message_has_named_escalates_when_it_leads() -> None:
+    blame = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("c", "a"), ("b",)]
+    episode, reasons = None, []
+    for hour, features in enumerate(blame, start=1):
+        moved = step("drift", episode, [], check(Outcome.DRIFT, hour, features=features), ONE)
+        episode = moved.episode
+        reasons.append(moved.reason.value)
+    assert reasons == ["opened", "continues", "continues", "escalated", "continues", "continues"]
+    assert episode is not None
+    assert episode.told == ("a", "b", "c")
+
+
 def test_a_milder_reminder_does_not_lower_the_bar_of_escalation() -> None:
     steps = replay("DDD", policy(remind=HOUR), scores={1: 4.0, 2: 1.1, 3: 5.9})
     assert [t.reason.value for t in steps] == ["opened", "reminded", "reminded"]
