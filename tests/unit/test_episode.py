@@ -216,6 +216,7 @@ def test_an_opened_episode_holds_what_opened_it() -> None:
         reminded=result.window.end,
         worst=3.5,
         features=("b", "a"),
+        told=("b", "a"),
     )
 
 
