@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from drift_monitor.core.arrow import as_arrow, as_numpy
 from drift_monitor.core.profile import (
     CategoricalProfile,
     CategoricalSpec,
@@ -30,8 +31,7 @@ from drift_monitor.core.profile import (
 from drift_monitor.core.types import Kind
 
 _CHUNK = 1 << 17
-_LIMIT = float(1 << 35)  # 2**35 units x 2**17 rows < 2**53: sums of whole numbers stay exact in a float64
-_SPLIT = float(1 << 17)
+_LIMIT = float(1 << 35)  # in units; see `_sum_of_squares`
 _LONGEST_NAME = 200
 
 
@@ -131,10 +131,12 @@ def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
     if isinstance(column.type, pa.DictionaryType):
         column = column.dictionary_decode()
     a = np.sort(numbers(column))
-    high, nan = np.searchsorted(a, (math.inf, math.nan), "left")
-    low = np.searchsorted(a, -math.inf, "right")
-    neg_inf, pos_inf, nans = int(low), int(nan - high), int(len(a) - nan)
-    a = a[low:high]
+    neg_inf = pos_inf = nans = 0
+    if len(a) and not (a[0] > -math.inf and a[-1] < math.inf):
+        neg_inf = int(np.searchsorted(a, -math.inf, "right"))
+        high, nan = np.searchsorted(a, (math.inf, math.nan), "left").tolist()
+        pos_inf, nans = nan - high, len(a) - nan
+        a = a[neg_inf:high]
     edges = spec.edges
     if column.type == pa.float32():
         # the same decimal number, written as a float32, must still meet its edge
@@ -142,25 +144,44 @@ def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
             edges = edges.astype(np.float32).astype(np.float64)
     bounds = np.empty(2 * len(edges) + 2, np.int64)
     bounds[0], bounds[-1] = 0, len(a)
-    bounds[1:-1:2] = np.searchsorted(a, edges, "left")
-    bounds[2:-1:2] = np.searchsorted(a, edges, "right")
-    np.maximum.accumulate(bounds, out=bounds)
+    left = bounds[1:-1:2] = np.searchsorted(a, edges, "left")
+    bounds[2:-1:2] = left
+    hit = np.flatnonzero(a[np.minimum(left, len(a) - 1)] == edges) if len(a) else left[:0]
+    bounds[2 * hit + 2] = np.searchsorted(a, edges[hit], "right")
+    if column.type == pa.float32():  # edges may have become equal: the first of them keeps the rows
+        np.maximum.accumulate(bounds, out=bounds)
     counts = np.diff(bounds)
     if not len(a):
         return NumericProfile(counts, np.zeros_like(counts), 0, 0, column.null_count, nans, pos_inf, neg_inf)
-    q = spec.units(a)  # infinities among them count as saturated
-    saturated = int(np.searchsorted(q, -_LIMIT, "left") + len(q) - np.searchsorted(q, _LIMIT, "right"))
-    if saturated:
-        q = np.clip(q, -_LIMIT, _LIMIT)
-    running = np.concatenate(([0.0], np.cumsum(q)))
-    sums = np.diff(running[bounds]).astype(np.int64)
-    head = np.rint(q / _SPLIT)
-    tail = q - head * _SPLIT
-    hh, ht, tt = (int(np.einsum("i,i->", x, y)) for x, y in ((head, head), (head, tail), (tail, tail)))
-    squares = (hh << 34) + (ht << 18) + tt
+    units = spec.units(a)
+    saturated = 0
+    if not (units[0] >= -_LIMIT and units[-1] <= _LIMIT):
+        outside = np.searchsorted(units, -_LIMIT, "left"), np.searchsorted(units, _LIMIT, "right")
+        saturated = int(outside[0] + len(units) - outside[1])
+        units = np.clip(units, -_LIMIT, _LIMIT)
+    q = units.astype(np.int64)
+    sums = np.zeros_like(counts)
+    filled = counts > 0
+    sums[filled] = np.add.reduceat(q, bounds[:-1][filled])
     # adding 0.0 turns -0.0 into 0.0, so that the bits do not depend on which of the two came first
     extremes = float(a[0]) + 0.0, float(a[-1]) + 0.0
-    return NumericProfile(counts, sums, squares, saturated, column.null_count, nans, pos_inf, neg_inf, *extremes)
+    return NumericProfile(
+        counts, sums, _sum_of_squares(units, q), saturated, column.null_count, nans, pos_inf, neg_inf, *extremes
+    )
+
+
+def _sum_of_squares(units: Floats, q: Ints) -> int:
+    """Exact: whole numbers give it modulo 2**64, floats give it to within far less than that.
+
+    At most 2**17 squares of at most 2**70 sum to 2**87, and floats are off by less than 2**17 * 2**-53 of that.
+
+    Args:
+        units: whole numbers as floats, |units| <= 2**35, shape (n,), n <= 2**17.
+        q: the same as integers.
+    """
+    low = int(np.einsum("i,i->", q, q)) % 2**64
+    near = int(np.einsum("i,i->", units, units))
+    return near + (low - near + 2**63) % 2**64 - 2**63
 
 
 def _fold_categorical(spec: CategoricalSpec, column: pa.Array) -> CategoricalProfile:
@@ -190,11 +211,11 @@ def numbers(column: pa.Array) -> Floats:
     if pa.types.is_decimal(t):
         # Arrow multiplies by 10**-scale, which turns 0.3 into 0.30000000000000004; a division rounds correctly
         unscaled = column.view(getattr(pa, f"decimal{t.bit_width}")(t.precision, 0))
-        whole = np.asarray(pc.cast(unscaled, pa.float64()).to_numpy(zero_copy_only=False))
+        whole = as_numpy(pc.cast(unscaled, pa.float64()))
         return np.asarray(whole / 10.0**t.scale if t.scale > 0 else whole * 10.0**-t.scale)
     if t != pa.float64():
         column = pc.cast(column, pa.float64(), safe=False)
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+    return as_numpy(column)
 
 
 def microseconds(column: pa.Array) -> Ints:
@@ -204,10 +225,10 @@ def microseconds(column: pa.Array) -> Ints:
     """
     t = column.type
     if pa.types.is_date32(t):
-        return _times(np.asarray(column.cast(pa.int32()).to_numpy(), np.int64), 86_400_000_000)
+        return _times(as_numpy(column).astype(np.int64), 86_400_000_000)
     if pa.types.is_date64(t):
-        return _times(np.asarray(column.cast(pa.int64()).to_numpy(), np.int64), 1000)
-    raw = np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), np.int64)
+        return _times(as_numpy(column), 1000)
+    raw = as_numpy(column)
     return raw // 1000 if t.unit == "ns" else _times(raw, {"s": 1_000_000, "ms": 1000, "us": 1}[t.unit])
 
 
@@ -223,12 +244,12 @@ def category_counts(column: pa.Array) -> dict[str, int]:
     if not isinstance(column.type, pa.DictionaryType):
         column = column.dictionary_encode()
     codes = column.indices.drop_null() if column.null_count else column.indices
-    counts = np.bincount(codes.to_numpy(zero_copy_only=False).astype(np.int64), minlength=len(column.dictionary))
+    counts = np.bincount(as_numpy(codes).astype(np.int64), minlength=len(column.dictionary))
     used = np.flatnonzero(counts)
     values = column.dictionary
     if not pa.types.is_large_string(values.type):  # integers and booleans as text; views have no take
         values = pc.cast(values, pa.string())
-    values = values.take(pa.array(used))
+    values = values.take(as_arrow(used))
     found: dict[str, int] = {}
     for raw, count in zip(values.cast(pa.large_binary()).to_pylist(), counts[used].tolist(), strict=True):
         if raw is not None:
@@ -256,7 +277,7 @@ def hash_ids(column: pa.Array) -> npt.NDArray[np.uint64]:
         column = column.dictionary_decode()
     column = column.drop_null()
     if pa.types.is_integer(column.type):
-        x = np.asarray(pc.cast(column, pa.int64(), safe=False).to_numpy(zero_copy_only=False)).astype(np.uint64)
+        x = as_numpy(pc.cast(column, pa.int64(), safe=False)).astype(np.uint64)
         # the finaliser of SplitMix64 (Steele, Lea, Flood 2014)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -14,11 +14,13 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.core.profile import (
     CategoricalProfile,
     CategoricalSpec,
     FeatureProfile,
+    Floats,
     Ids,
     Ints,
     NumericProfile,
@@ -165,14 +167,14 @@ def profiles_from_tables(
     features: dict[int, dict[str, FeatureProfile]] = {}
     for table in tables:
         _check(table.schema, PROFILES)
-        starts = np.asarray(table["bucket"].to_numpy())
+        starts = as_numpy(table["bucket"].combine_chunks())
         if width is not None:
             starts = starts // width * width
         wanted = (
             np.isin(starts, np.array(sorted(only), np.int64)) if only is not None else np.full(len(starts), True)
         )
         names = table["feature"].combine_chunks().dictionary_encode()
-        codes = names.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        codes = np.where(is_missing(names.indices), -1, as_numpy(names.indices))
         for code, name in enumerate(names.dictionary.to_pylist()):
             if name in by_name:
                 rows = np.flatnonzero((codes == code) & wanted)
@@ -251,16 +253,16 @@ def _rows(table: pa.Table, rows: Ints) -> pa.Table:
         return table.slice(0, 0)
     first, last = int(rows[0]), int(rows[-1])
     part = table.slice(first, last - first + 1)
-    return part if part.num_rows == len(rows) else part.take(pa.array(rows - first))
+    return part if part.num_rows == len(rows) else part.take(as_arrow(rows - first))
 
 
 def _features(spec: Spec, table: pa.Table, starts: Ints) -> dict[int, FeatureProfile]:
     """The profiles of one feature by bucket; `starts` has the bucket of each row."""
     distinct, group = np.unique(starts, return_inverse=True)
     columns = {name: table[name].combine_chunks() for name in PROFILES.names}
-    lengths = np.diff(columns["cells"].offsets.to_numpy())
-    cells = columns["cells"].flatten().to_numpy()
-    found = columns["counts"].flatten().to_numpy()
+    lengths = np.diff(as_numpy(columns["cells"].offsets))
+    cells = as_numpy(columns["cells"].flatten())
+    found = as_numpy(columns["counts"].flatten())
     width = len(spec.categories) if isinstance(spec, CategoricalSpec) else 2 * len(spec.edges) + 1
     at = np.repeat(group, lengths), cells
     counts = np.zeros((len(distinct), width), np.int64)
@@ -278,13 +280,13 @@ def _features(spec: Spec, table: pa.Table, starts: Ints) -> dict[int, FeaturePro
             for i, start in enumerate(distinct.tolist())
         }
     sums = np.zeros_like(counts)
-    np.add.at(sums, at, columns["sums"].flatten().to_numpy() + found * _base(spec)[cells])
+    np.add.at(sums, at, as_numpy(columns["sums"].flatten()) + found * _base(spec)[cells])
     squares = [0] * len(distinct)
     for i, square in zip(group.tolist(), columns["squares"].to_pylist(), strict=True):
         squares[i] += int(square)
     low, high = np.full((2, len(distinct)), np.nan)
-    np.fmin.at(low, group, columns["minimum"].to_numpy(zero_copy_only=False))
-    np.fmax.at(high, group, columns["maximum"].to_numpy(zero_copy_only=False))
+    np.fmin.at(low, group, _or_nan(columns["minimum"]))
+    np.fmax.at(high, group, _or_nan(columns["maximum"]))
     return {
         start: NumericProfile(
             counts[i],
@@ -302,7 +304,11 @@ def _features(spec: Spec, table: pa.Table, starts: Ints) -> dict[int, FeaturePro
     }
 
 
+def _or_nan(column: pa.Array) -> Floats:
+    return np.where(is_missing(column), np.nan, as_numpy(column))
+
+
 def _totals(column: pa.Array, group: Ints, buckets: int) -> list[int]:
     total = np.zeros(buckets, np.int64)
-    np.add.at(total, group, column.fill_null(0).to_numpy(zero_copy_only=False))
+    np.add.at(total, group, np.where(is_missing(column), 0, as_numpy(column)))
     return [int(n) for n in total]

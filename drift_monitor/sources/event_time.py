@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.errors import SchemaError
 
 UTC_TYPE = pa.timestamp("us", tz="UTC")
@@ -45,12 +46,11 @@ def to_utc(column: pa.Array, name: str, timezone: str) -> pa.Array:
     if pa.types.is_null(t):
         return pa.nulls(len(column), UTC_TYPE)
     if pa.types.is_timestamp(t):
-        return _from_integers(column.cast(pa.int64()), t.unit, None if t.tz else timezone)
+        return _from_integers(as_numpy(column), is_missing(column), t.unit, None if t.tz else timezone)
     if pa.types.is_date32(t):
-        days = column.cast(pa.int32()).cast(pa.int64())
-        return _from_integers(pc.multiply(days, 86_400), "s", timezone)
+        return _from_integers(as_numpy(column).astype(np.int64) * 86_400, is_missing(column), "s", timezone)
     if pa.types.is_date64(t):
-        return _from_integers(column.cast(pa.int64()), "ms", timezone)
+        return _from_integers(as_numpy(column), is_missing(column), "ms", timezone)
     if pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t):
         return _from_text(column, name, timezone)
     raise SchemaError(
@@ -73,18 +73,18 @@ def local_to_utc(local: npt.NDArray[np.int64], timezone: str) -> npt.NDArray[np.
     return np.asarray(local - np.array([o // _MICRO for o in offsets], np.int64)[where], np.int64)
 
 
-def _from_integers(column: pa.Array, unit: str, timezone: str | None) -> pa.Array:
+def _from_integers(
+    raw: npt.NDArray[np.int64], missing: npt.NDArray[np.bool_], unit: str, timezone: str | None
+) -> pa.Array:
     """Since 1970 in a unit -> UTC; `timezone` is None when they count in UTC already."""
-    raw = column.fill_null(0).to_numpy(zero_copy_only=False)
     per_unit = _PER_UNIT.get(unit)
     bounds = (_FIRST * 1000, _LAST * 1000) if per_unit is None else (_FIRST // per_unit, _LAST // per_unit)
-    outside = (raw < bounds[0]) | (raw > bounds[1])
-    raw = np.where(outside, 0, raw)
+    missing = missing | (raw < bounds[0]) | (raw > bounds[1])
+    raw = np.where(missing, 0, raw)
     times = raw // 1000 if per_unit is None else raw * per_unit
     if timezone is not None:
         times = local_to_utc(times, timezone)
-    missing = outside | column.is_null().to_numpy(zero_copy_only=False) if column.null_count else outside
-    return pa.array(times, pa.int64(), mask=missing).cast(UTC_TYPE)
+    return as_arrow(times, missing=missing if missing.any() else None).cast(UTC_TYPE)
 
 
 def _from_text(column: pa.Array, name: str, timezone: str) -> pa.Array:

@@ -7,15 +7,17 @@ import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from drift_monitor.config.models import FilesSource
+from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources import parquet_files, text_files
@@ -35,6 +37,8 @@ _ENDINGS: Final[Mapping[str, Format]] = {
     ".ndjson.gz": "jsonl",
 }
 _MAGIC: Final = set("*?[")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -285,17 +289,14 @@ def _guess(path: str) -> Format:
 
 def _partition(path: str) -> tuple[tuple[str, str | int | None], ...]:
     """The key=value folders of a path; whole numbers as numbers, as Arrow, Spark and Hive read them."""
-    keys = pads.get_partition_keys(pads.HivePartitioning(_hive_schema(path)).parse(os.path.dirname(path) + "/x"))
-    return tuple(keys.items())
-
-
-def _hive_schema(path: str) -> pa.Schema:
     pairs = [part.split("=", 1) for part in Path(path).parent.parts if "=" in part]
-    return pa.schema([(key, pa.int32() if _is_whole(value) else pa.string()) for key, value in pairs])
+    return tuple((unquote(key), _partition_value(unquote(value))) for key, value in pairs)
 
 
-def _is_whole(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
+def _partition_value(text: str) -> str | int | None:
+    if text == "__HIVE_DEFAULT_PARTITION__":
+        return None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
 
 
 def _is_text(dtype: pa.DataType) -> bool:
@@ -310,15 +311,14 @@ def _overlaps(group: parquet_files.RowGroup, window: Window | None) -> bool:
 
 
 def _bounds(window: Window) -> tuple[int, int]:
-    start, end = pa.array([window.start, window.end], UTC_TYPE).cast(pa.int64()).to_pylist()
-    return start, end
+    """Start and end in microseconds since 1970."""
+    return (window.start - _EPOCH) // _MICROSECOND, (window.end - _EPOCH) // _MICROSECOND
 
 
 def _within(batch: pa.RecordBatch, times: pa.Array, window: Window) -> pa.RecordBatch:
     """The rows of the window; also those without a readable time, unless all the others are outside it."""
     start, end = _bounds(window)
-    missing = times.is_null().to_numpy(zero_copy_only=False)
-    raw = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    missing, raw = is_missing(times), as_numpy(times)
     inside = (raw >= start) & (raw < end) & ~missing
     keep = inside | missing if inside.any() or missing.all() else inside
     if keep.all():
@@ -328,7 +328,7 @@ def _within(batch: pa.RecordBatch, times: pa.Array, window: Window) -> pa.Record
     first, last = np.flatnonzero(keep)[[0, -1]]
     if keep[first : last + 1].all():
         return batch.slice(first, last - first + 1)
-    return batch.filter(pa.array(keep))
+    return batch.filter(as_arrow(keep))
 
 
 def _with_partition(

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from drift_monitor.core.arrow import as_arrow, as_numpy
 from drift_monitor.core.errors import SourceError
 from drift_monitor.sources.event_time import to_utc
 
@@ -134,11 +135,11 @@ def _times(
         return None, None
     if not stored.get(statistics.physical_type, pa.types.is_null)(dtype):
         return None, None
-    raw = pa.array([statistics.min_raw, statistics.max_raw])
+    raw = as_arrow(np.array([statistics.min_raw, statistics.max_raw], np.int64))
     bounds = to_utc(raw.cast(pa.int32() if pa.types.is_date32(dtype) else pa.int64()).cast(dtype), name, timezone)
     if bounds.null_count:
         return None, None
-    low, high = np.asarray(bounds.cast(pa.int64()).to_numpy()).tolist()
+    low, high = as_numpy(bounds).tolist()
     # wall clocks do not rise all the time
     margin = 0 if timezone == "UTC" or getattr(dtype, "tz", None) else _DAY
     return low - margin, high + margin

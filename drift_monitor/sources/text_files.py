@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 
+from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.errors import DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import Kind
 from drift_monitor.sources.event_time import UTC_TYPE, to_utc
@@ -220,8 +221,10 @@ def _empty_as_null(column: pa.DictionaryArray) -> pa.DictionaryArray:
     at = pc.index(column.dictionary.cast(pa.binary()), b"").as_py()
     if at < 0:
         return column
-    codes = column.indices.to_numpy(zero_copy_only=False)
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes == at), column.dictionary)
+    codes = as_numpy(column.indices)
+    return pa.DictionaryArray.from_arrays(
+        as_arrow(codes, missing=is_missing(column.indices) | (codes == at)), column.dictionary
+    )
 
 
 def explained(path: str, form: TextFormat, raw_schema: pa.Schema | None, error: Exception) -> DriftMonitorError:

@@ -15,8 +15,8 @@ from drift_monitor.sources import text_files
 from drift_monitor.sources.event_time import to_utc
 from drift_monitor.sources.text_files import TextFormat
 
-_MISSING: Final = pa.array(["", "NA", "N/A", "NULL", "null", "NaN", "nan", "#N/A", "n/a", "-nan", "-NaN"])
-_BOOLEAN: Final = pa.array(["true", "True", "TRUE", "false", "False", "FALSE"])
+_MISSING: Final = ("", "NA", "N/A", "NULL", "null", "NaN", "nan", "#N/A", "n/a", "-nan", "-NaN")
+_BOOLEAN: Final = ("true", "True", "TRUE", "false", "False", "FALSE")
 
 
 def text_kinds(path: str, form: TextFormat) -> dict[str, Kind | None]:
@@ -44,10 +44,10 @@ def _csv_kinds(path: str) -> Iterator[tuple[str, Kind | None]]:
 
 def _kind(texts: pa.Array) -> Kind | None:
     """What a set of texts can all be read as."""
-    texts = pc.utf8_trim_whitespace(texts.filter(pc.invert(pc.is_in(texts, _MISSING))))
+    texts = pc.utf8_trim_whitespace(texts.filter(pc.invert(pc.is_in(texts, pa.array(_MISSING)))))
     if not len(texts):
         return None
-    if pc.all(pc.is_in(texts, _BOOLEAN)).as_py():
+    if pc.all(pc.is_in(texts, pa.array(_BOOLEAN))).as_py():
         return "boolean"
     try:
         pc.cast(texts, pa.float64())
