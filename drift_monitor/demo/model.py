@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from drift_monitor.demo.data import CATEGORICAL, FEATURES, LABEL
 
@@ -25,11 +26,13 @@ class DelayModel:
         self._trees = HistGradientBoostingClassifier(
             max_iter=60, categorical_features="from_dtype", random_state=_SEED
         )
-        self._trees.fit(self._encode(labelled), labelled[LABEL].astype(bool))
+        with threadpool_limits(1):  # its threads spin while they wait: beside other work two take longer than one
+            self._trees.fit(self._encode(labelled), labelled[LABEL].astype(bool))
 
     def score(self, flights: pd.DataFrame) -> NDArray[np.float64]:
         """Probability of a late arrival, shape (len(flights),), rounded to 4 decimals as it is logged."""
-        scores: NDArray[np.float64] = np.round(self._trees.predict_proba(self._encode(flights))[:, 1], 4)
+        with threadpool_limits(1):
+            scores: NDArray[np.float64] = np.round(self._trees.predict_proba(self._encode(flights))[:, 1], 4)
         return scores
 
     def _encode(self, flights: pd.DataFrame) -> pd.DataFrame:

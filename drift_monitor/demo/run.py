@@ -1,0 +1,206 @@
+"""`drift-monitor demo`: flights of 2013 through the real daemon, with one fault that we put in ourselves."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+from drift_monitor.config.models import Columns
+from drift_monitor.core.errors import DriftMonitorError
+from drift_monitor.core.types import Outcome
+from drift_monitor.demo.daemon import Daemon, WindowDone
+from drift_monitor.demo.data import IDENTIFIER, LABEL, TIMESTAMP, load_flights, to_arrow
+from drift_monitor.demo.folder import SCHEDULE_MONITOR, WEATHER_MONITOR, DemoFolder
+from drift_monitor.demo.log import FAULT_START, LIVE_START, live_log, training_log, write_log, write_table
+from drift_monitor.demo.model import SCORE, DelayModel
+from drift_monitor.demo.plan import (
+    DAY,
+    FAULTY_FEATURE,
+    FIRST_END,
+    HOUR,
+    HOURS,
+    LAST_END,
+    MONITORS,
+    NEW_YORK,
+    day_of,
+)
+from drift_monitor.demo.receiver import WebhookReceiver
+from drift_monitor.demo.story import spinner, tell
+from drift_monitor.reference import build_reference
+
+SPEED: Final = 12 * 3600.0  # logical seconds a second: half a day
+_MARKS: Final = {
+    Outcome.OK: ("·", "green"),
+    Outcome.DRIFT: ("D", "red"),
+    Outcome.BROKEN: ("B", "magenta"),
+    Outcome.NO_DATA: ("0", "yellow"),
+    Outcome.CANNOT_JUDGE: ("?", "yellow"),
+}
+
+
+class DemoError(DriftMonitorError):
+    """The demo cannot run."""
+
+
+def main(folder: Path, *, exit_when_done: bool, port: int = 9877) -> int:
+    """Run the demo.
+
+    Args:
+        folder: for all that it writes; kept, so that it can be looked at.
+        exit_when_done: end by itself instead of serving until Ctrl-C.
+        port: of /metrics and the pages; 0 takes a free one.
+
+    Returns:
+        0 when the fault was found on its first day with `distance` first and the webhook was verified; else 1.
+
+    Raises:
+        DriftMonitorError: it cannot run; the message says why and what to do.
+    """
+    console = Console(highlight=False, soft_wrap=False)
+    place = DemoFolder(folder.resolve())
+    port = _free_port(port)
+    place.claim()
+    _prepare(place, console)
+    with WebhookReceiver(place.secret, place.received) as receiver:
+        place.write_config(listen=f"127.0.0.1:{port}", webhook=receiver.url)
+        with Daemon(place.config, place.log, start=FIRST_END, until=LAST_END, speed=SPEED) as daemon:
+            console.print(Rule("the replay", style="dim"))
+            done = _follow(daemon, console)
+            problems = tell(place, daemon, receiver, done, console)
+            _next_steps(place, f"http://127.0.0.1:{port}", console)
+            for problem in problems:
+                console.print(Text(f"NOT AS IT SHOULD BE: {problem}", style="bold red"))
+            if not problems:
+                console.print(Text("The fault was found on its first day, and the webhook was verified.", "green"))
+            if not exit_when_done:
+                _serve(daemon, console)
+    return 1 if problems else 0
+
+
+def _prepare(place: DemoFolder, console: Console) -> None:
+    """Everything that happens before the daemon starts."""
+    console.print(Rule("the model and its log", style="dim"))
+    with _step(console, "flights and weather of New York, 2013"):
+        flights = load_flights()
+    with _step(console, "cross-fitted scores, January to March") as note:
+        training = training_log(flights)
+        write_table(to_arrow(training), place.training)
+        note.append(f"{len(training):,} flights in {place.training.name}")
+    with _step(console, "gradient-boosted trees that predict late arrivals"):
+        model = DelayModel(training)
+    with _step(console, f"the reference, in {place.reference.name}/") as note:
+        built = build_reference(
+            place.training,
+            place.reference,
+            columns=Columns(prediction=SCORE, label=LABEL, id=IDENTIFIER, ignore=("weekday",)),
+            timestamp=TIMESTAMP,
+            bucket=HOUR,
+            created=datetime.now(UTC),
+            split=f"flights before {LIVE_START:%Y-%m-%d} that arrived",
+        )
+        note.append(f"version {built.manifest.version}")
+    with _step(console, f"the log from {LIVE_START:%d %B} on") as note:
+        log = live_log(flights, model, until=LAST_END, fault_start=FAULT_START)
+        files = write_log(log, place.live)
+        note.append(f"{len(log):,} flights in {len(files)} files in {place.live.name}/")
+    console.print(
+        Text.assemble(
+            ("We put one fault in: ", "bold"),
+            f"from {FAULT_START.astimezone(NEW_YORK):%d %B, %H:%M} New York time on (",
+            f"{FAULT_START:%Y-%m-%dT%H:%M}Z), `{FAULTY_FEATURE}` is in km, not in miles. All else is as it was.",
+        )
+    )
+
+
+def _follow(daemon: Daemon, console: Console) -> list[WindowDone]:
+    """Show the windows as they are done, a line a day; returns them all by time."""
+    total = HOURS * len(MONITORS)
+    console.print("One mark a window, which is the 24 hours before each full hour:")
+    legend = [f"{mark} {verdict.value.replace('_', ' ')}" for verdict, (mark, _) in _MARKS.items()]
+    console.print("  " + "   ".join([*legend, "! alarm opens"]))
+    console.print(Text(f"{'New York':12}" + "".join(f"{name:26}" for name in MONITORS), style="bold"))
+    done: list[WindowDone] = []
+    days: dict[date, list[WindowDone]] = {}
+    with spinner(console, "starting the daemon") as say:
+        for window in daemon.windows(total):
+            done.append(window)
+            of_day = days.setdefault(day_of(window.end), [])
+            of_day.append(window)
+            if len(of_day) == 24 * len(MONITORS):
+                console.print(_day_line(day_of(window.end), of_day))
+            say(f"{len(done)} of {total} windows: {window.monitor}, {window.end:%Y-%m-%d %H:%M}Z")
+    return sorted(done, key=lambda w: (w.end, w.monitor))
+
+
+def _day_line(day: date, windows: Sequence[WindowDone]) -> Text:
+    line = Text(f"{day:%a %d %b}  ")
+    for monitor in MONITORS:
+        for window in sorted((w for w in windows if w.monitor == monitor), key=lambda w: w.end):
+            mark, style = _MARKS[window.verdict]
+            line.append("!" if window.transition == "opened" else mark, style)
+        line.append("  ")
+    if day == day_of(FAULT_START + HOUR):
+        line.append("the fault", "bold")
+    return line
+
+
+def _next_steps(place: DemoFolder, address: str, console: Console) -> None:
+    config = _shown(place.config)
+    window = f"{FAULT_START:%Y-%m-%dT%H:%MZ}/{FAULT_START + DAY:%Y-%m-%dT%H:%MZ}"
+    console.print(Rule("go on from here", style="dim"))
+    console.print(f"The daemon serves {address}/metrics, and pages for people at {address}/")
+    for command in (
+        f"drift-monitor check {SCHEDULE_MONITOR} --config {config} --window {window}",
+        f"drift-monitor check {WEATHER_MONITOR} --config {config} --at {LAST_END:%Y-%m-%dT%H:%MZ} --json",
+        f"drift-monitor reference show {_shown(place.reference)}",
+        f"drift-monitor check-config --config {config} --explain",
+    ):
+        console.print(Text(f"  {command}"), soft_wrap=True)
+
+
+def _serve(daemon: Daemon, console: Console) -> None:
+    """Stay until Ctrl-C, or until the daemon is stopped."""
+    console.print("Press Ctrl-C to stop.")
+    with contextlib.suppress(KeyboardInterrupt):
+        daemon.wait()
+    console.print("stopped")
+
+
+def _shown(path: Path) -> Path:
+    """Relative to where the person is, when it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _free_port(port: int) -> int:
+    """The port, once it is known that nobody has it; a free one for 0."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise DemoError(
+                f"the demo cannot listen on 127.0.0.1:{port} ({error.strerror}): use --port with another, "
+                "or --port 0 for a free one"
+            ) from error
+        free: int = probe.getsockname()[1]
+    return free
+
+
+@contextlib.contextmanager
+def _step(console: Console, text: str) -> Iterator[list[str]]:
+    """A line about a step once it is done: how long it took, and the notes that were added."""
+    began = time.monotonic()
+    notes: list[str] = []
+    with spinner(console, text):
+        yield notes
+    console.print(Text("; ".join([text, *notes, f"{time.monotonic() - began:.1f} s"])))
