@@ -185,7 +185,7 @@ class App:
         try:
             self._build(config)
             self.store.announce(self.address)
-            poisonous = self.store.recover(MAX_ATTEMPTS)
+            self._runs.finish_poisonous(self.store.recover(MAX_ATTEMPTS))
         except BaseException:
             self.store.close()
             raise
@@ -193,7 +193,6 @@ class App:
         self._server.start()
         self._outbox.start()
         self._parts.reporter.start()
-        threading.Thread(target=self._runs.finish_poisonous, args=(poisonous,), daemon=True).start()
         self._pool.start()
         self._clock.begin()
         self._scheduler.start(config.monitors)
@@ -212,7 +211,8 @@ class App:
             f"/drift-monitor/{self._path.stem}",
             Hooks(self._finished, self._report, self._stored, self._failed),
         )
-        self._pool = WorkerPool(config.workers, self._runs.take, self._runs.done, command=self._worker)
+        runs = self._runs
+        self._pool = WorkerPool(config.workers, runs.take, runs.done, runs.give_back, command=self._worker)
         self._scheduler = Scheduler(self.store, self._clock, entered=self._pool.kick, failed=self._failed)
         reporter = Reporter(self.reports, self._make_report)
         self._parts = Parts(self.store, self._clock, self._scheduler, self._pool, reporter)

@@ -64,5 +64,6 @@ def set_up(style: LogFormat = "logfmt", level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("apscheduler", "waitress", "waitress.queue"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("waitress").setLevel(max(level, logging.WARNING))
+    # It warns when a firing falls together with one still at work, which then sees the same windows.
+    logging.getLogger("apscheduler").setLevel(max(level, logging.ERROR))

@@ -27,7 +27,8 @@ class WorkerPool:
     Args:
         workers: how many, deadline, memory, idle time.
         take: gives the next run and its request, marked as running; None when there is none now.
-        done: gets each result. Neither may raise.
+        done: gets each result.
+        give_back: gets a run that was stopped without one. None of the three may raise.
         command: how to start a child.
     """
 
@@ -36,10 +37,12 @@ class WorkerPool:
         workers: Workers,
         take: Callable[[], tuple[Run, CheckRequest] | None],
         done: Callable[[Run, CheckResult], None],
+        give_back: Callable[[Run], None],
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        self._workers, self._take, self._done, self._command = workers, take, done, command
+        self._workers, self._command = workers, command
+        self._take, self._done, self._give_back = take, done, give_back
         self._changed = threading.Condition()
         self._kicks = 0
         self._stopping = False
@@ -137,7 +140,8 @@ class WorkerPool:
             result = self._evaluate(index, request, workers)
             self._done(run, result.model_copy(update={"monitor": run.monitor, "window": run.window}))
         except StoppedError:
-            log.warning("run given up; it is due again at the next start", extra=_named(run))
+            log.warning("run stopped; it is due again at the next start", extra=_named(run))
+            self._give_back(run)
         except RunFailedError as error:
             log.error("run failed", extra=_named(run, failure=error.failure.value, reason=str(error)))  # noqa: TRY400
             self._done(run, cannot_judge(run.monitor, run.window, error.failure, str(error)))

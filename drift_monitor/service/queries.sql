@@ -23,6 +23,10 @@ SELECT id, monitor, window_start, min(window_end), state, attempts, count(*) FRO
 -- A due run begins.
 UPDATE runs SET state = 'running', attempts = attempts + 1, started = :now WHERE id = :run AND state = 'due';
 
+-- name: give_back
+-- A run was stopped through no fault of its own.
+UPDATE runs SET state = 'due', attempts = max(0, attempts - 1) WHERE id = :run AND state = 'running';
+
 -- name: requeue
 -- Runs that died with their process become due again.
 UPDATE runs SET state = 'due' WHERE state = 'running' AND attempts < :max_attempts;

@@ -110,21 +110,36 @@ class Runs:
             return not self._busy and self._next() is None
 
     def finish_poisonous(self, runs: list[Run]) -> None:
-        """Give up runs that were being evaluated each of several times that the daemon died."""
+        """Give up runs that were being evaluated each of several times that the daemon died.
+
+        Call it before any run is taken, so that the windows of a monitor stay in order.
+
+        Raises:
+            StoreError: it cannot be recorded.
+        """
         for run in runs:
-            monitor = self._config().monitors.get(run.monitor)
-            if monitor is None:
+            if (monitor := self._config().monitors.get(run.monitor)) is None:
                 continue
             reason = f"the daemon died {run.attempts} times while it evaluated this window, so it was given up"
-            self._busy[run.monitor] = monitor
-            self.done(run, cannot_judge(run.monitor, run.window, FailureReason.INTERNAL, reason))
+            self._finish(run, monitor, cannot_judge(run.monitor, run.window, FailureReason.INTERNAL, reason))
+
+    def give_back(self, run: Run) -> None:
+        """A run that was stopped with the daemon, through no fault of its own, is due again. Does not raise."""
+        try:
+            self._store.give_back(run.id)
+        except StoreError as error:  # then the next start makes it due
+            log.error("a run cannot be given back", extra=fields(monitor=run.monitor, error=error))  # noqa: TRY400
+        finally:
+            with self._lock:
+                self._busy.pop(run.monitor, None)
 
     def done(self, run: Run, result: CheckResult) -> None:
         """Commit a result, however long the store takes to accept it. Does not raise."""
+        monitor = self._busy[run.monitor]
         try:
             while True:
                 try:
-                    self._finish(run, result)
+                    self._finish(run, monitor, result)
                 except StoreError as error:  # the disk is full, say: the result is kept until it is not
                     log.error("a result cannot be stored", extra=fields(monitor=run.monitor, error=error))  # noqa: TRY400
                     self._hooks.failed(error)
@@ -147,8 +162,7 @@ class Runs:
         """Wait for the store no longer: the daemon stops."""
         self._stopping.set()
 
-    def _finish(self, run: Run, result: CheckResult) -> None:
-        monitor = self._busy[run.monitor]
+    def _finish(self, run: Run, monitor: Monitor, result: CheckResult) -> None:
         store, alarm = self._store, monitor.alarm
         history = store.history(run.monitor, run.window.end, alarm.persistence.of)
         transitions = [

@@ -185,6 +185,11 @@ class Store:
             if not db.run("start", run=run, now=_stamp(now)).rowcount:
                 raise StoreError(f"run {run} cannot start: it is {_state_of(db, run)}, not due")
 
+    def give_back(self, run: int) -> None:
+        """Make a running run due again as if it had not been started."""
+        with self._database.transaction() as db:
+            db.run("give_back", run=run)
+
     def recover(self, max_attempts: int = 3) -> list[Run]:
         """At start-up: runs that were running when the last process died become due again.
 

@@ -26,11 +26,11 @@ PATIENCE = 60  # seconds until something that must happen is given up
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
-def until(probe, what="it"):
+def until(probe, what="it", patience=PATIENCE):
     """Repeat `probe` until it returns something true."""
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + patience
     while not (found := probe()):
-        assert time.monotonic() < give_up, f"{what} did not happen in {PATIENCE} s"
+        assert time.monotonic() < give_up, f"{what} did not happen in {patience} s"
         time.sleep(0.02)
     return found
 
@@ -173,12 +173,11 @@ def in_thread(config, clock=None, worker=STAND_IN, **arguments):
 class Process:
     """A daemon in a process of its own."""
 
-    def __init__(self, config, *arguments, log=None):
-        self.state = config.parent / "state"
-        self.log = log or config.parent / "log"
+    def __init__(self, config, *arguments, command=(sys.executable, str(HERE / "daemon_process.py"))):
+        self.state, self.log = config.parent / "state", config.parent / "log"
         with self.log.open("ab") as log_file:
             self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "daemon_process.py"), str(config), *map(str, arguments)],
+                [*command, str(config), *map(str, arguments)],
                 stdout=log_file,
                 stderr=log_file,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},

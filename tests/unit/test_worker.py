@@ -31,7 +31,8 @@ class Bench:
     def __init__(self, tmp_path, workers, command=STAND_IN):
         self.todo, self.results, self.tmp_path = [], queue.Queue(), tmp_path
         self.lock = threading.Lock()
-        self.pool = WorkerPool(workers, self.take, self.done, command=command)
+        self.given_back = []
+        self.pool = WorkerPool(workers, self.take, self.done, self.given_back.append, command=command)
         self.number = 0
 
     def ask(self, what, name="m"):
@@ -263,6 +264,7 @@ def test_stop_kills_after_the_grace_and_the_run_has_no_result(bench):
     until(lambda: b.pool.running)
     assert not b.pool.stop(timedelta(seconds=0.2))
     assert b.results.empty()
+    assert [run.id for run in b.given_back] == [2]
     assert gone(pid)
 
 
