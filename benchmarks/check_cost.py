@@ -1,0 +1,187 @@
+"""What `drift-monitor check` costs, against a bare read of the same file and against Evidently's DataDriftPreset.
+
+    python benchmarks/check_cost.py [--quick] [--json]
+
+One day of a log of 1,000,000 rows (40 numbers, 10 texts, an event time) in Parquet (zstd, row groups of 131,072),
+and a reference of 200,000 rows over two weeks. Everything runs in a process of its own, imports included; the
+processor time is what counts, since checks share a machine with the model's service.
+
+The goals: at most 4 times the bare read, at least 40 times less than Evidently, and under 1 GB.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import common
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+NUMBERS, TEXTS = 40, 10
+DAY = 86_400_000_000
+START = np.datetime64("2024-03-01", "us").astype(np.int64)
+DAYS = 14
+AT_MOST_READS, AT_LEAST_LESS_THAN_EVIDENTLY, AT_MOST_MB = 4.0, 40.0, 1000.0
+
+CONFIG = """\
+state: {folder}/state
+monitors:
+  bench:
+    reference: {folder}/reference
+    source: {{type: files, path: "{folder}/{file}", timestamp: time}}
+    schedule: {{every: 1d}}
+    window: {{length: 1d}}
+    # the log is far larger than the sample of it that the model was trained on
+    quality: {{disable: [volume]}}
+"""
+
+
+def log(rng: np.random.Generator, rows: int, start: np.int64, days: int) -> pa.Table:
+    """Rows of one distribution, in the order of their times."""
+    columns: dict[str, pa.Array] = {
+        "time": pa.array(np.sort(rng.integers(start, start + days * DAY, rows))).cast(pa.timestamp("us", "UTC"))
+    }
+    for i in range(NUMBERS):
+        draws = (
+            lambda: rng.normal(size=rows),
+            lambda: rng.lognormal(size=rows),
+            lambda: rng.gamma(2.0, size=rows),
+            lambda: rng.integers(0, 1000, rows).astype(np.float64),
+        )
+        columns[f"number_{i}"] = pa.array(draws[i % 4]())
+    for i in range(TEXTS):
+        shares = 1 / np.arange(1, 5 * (i + 1) + 1)
+        codes = rng.choice(len(shares), rows, p=shares / shares.sum()).astype(np.int32)
+        names = pa.array([f"category {k}" for k in range(len(shares))])
+        columns[f"text_{i}"] = pa.DictionaryArray.from_arrays(pa.array(codes), names).cast(pa.string())
+    return pa.table(columns)
+
+
+def write(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd", row_group_size=131_072)
+
+
+def prepare(folder: Path, rows: int, reference_rows: int) -> None:
+    """Write the files and build the reference."""
+    rng = np.random.default_rng(common.SEED)
+    write(log(rng, reference_rows, START - DAYS * DAY, DAYS), folder / "training.parquet")
+    live = log(rng, rows, START, 1)
+    write(live, folder / "live.parquet")
+    write(live.take(pa.array(np.arange(0, rows, rows // 1000))), folder / "small.parquet")
+    for name in ("live", "small"):
+        (folder / f"{name}.yaml").write_text(CONFIG.format(folder=folder, file=f"{name}.parquet"))
+    build = [
+        "reference",
+        "build",
+        folder / "training.parquet",
+        folder / "reference",
+        "--config",
+        folder / "live.yaml",
+    ]
+    subprocess.run([*program(), *map(str, build)], check=True, stdout=subprocess.DEVNULL)
+
+
+def program() -> list[str]:
+    return [sys.executable, "-m", "drift_monitor"]
+
+
+def check(folder: Path, name: str) -> list[str]:
+    window = ["--window", "2024-03-01/2024-03-02", "--json"]
+    return [*program(), "check", "bench", "--config", str(folder / f"{name}.yaml"), *window]
+
+
+def read(folder: Path) -> None:
+    """The bare read: batches of all columns, texts as dictionaries."""
+    texts = [f"text_{i}" for i in range(TEXTS)]
+    file = pq.ParquetFile(folder / "live.parquet", read_dictionary=texts, pre_buffer=False)
+    rows = sum(batch.num_rows for batch in file.iter_batches(131_072, use_threads=False))
+    assert rows == file.metadata.num_rows
+
+
+def evidently(folder: Path) -> None:
+    """Evidently's preset on the same two files."""
+    from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415 - large, and only in its own process
+    from evidently.presets import DataDriftPreset  # noqa: PLC0415
+
+    definition = DataDefinition(
+        numerical_columns=[f"number_{i}" for i in range(NUMBERS)],
+        categorical_columns=[f"text_{i}" for i in range(TEXTS)],
+    )
+    sides = [
+        Dataset.from_pandas(pq.read_table(folder / f"{name}.parquet").to_pandas(), data_definition=definition)
+        for name in ("live", "training")
+    ]
+    Report([DataDriftPreset()]).run(*sides)
+
+
+def main() -> int:
+    parser = common.arguments(__doc__.splitlines()[0])
+    parser.add_argument("--without-evidently", action="store_true", help="leave out the slow comparison")
+    parser.add_argument("--child", choices=["prepare", "read", "evidently"], help="used by the benchmark itself")
+    parser.add_argument("--folder", type=Path, help="used by the benchmark itself")
+    options = parser.parse_args()
+    rows, reference_rows = (100_000, 20_000) if options.quick else (1_000_000, 200_000)
+    if options.child == "prepare":
+        prepare(options.folder, rows, reference_rows)
+        return 0
+    if options.child:
+        {"read": read, "evidently": evidently}[options.child](options.folder)
+        return 0
+    costs: dict[str, list[common.Cost]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="check-cost-") as temporary:
+        folder = Path(temporary)
+        environment = common.environment(folder)
+        child = [
+            sys.executable,
+            __file__,
+            "--folder",
+            str(folder),
+            *(["--quick"] if options.quick else []),
+            "--child",
+        ]
+        # not in this process: what a parent once held counts as the peak of its children
+        common.measure([*child, "prepare"], environment)
+        commands = {
+            "read": [*child, "read"],
+            "check": check(folder, "live"),
+            "check, 1000 rows": check(folder, "small"),
+        }
+        for command in commands.values():  # compiles modules, fills caches, as a daemon's second check finds them
+            common.measure(command, environment)
+        for _ in range(options.rounds):
+            for name, command in commands.items():
+                costs[name].append(common.measure(command, environment))
+        if not options.without_evidently:
+            costs["evidently"].append(common.measure([*child, "evidently"], environment))
+    return report(costs, rows, reference_rows, as_json=options.json)
+
+
+def report(costs: dict[str, list[common.Cost]], rows: int, reference_rows: int, *, as_json: bool) -> int:
+    """Print the figures and whether they meet the goals; the exit code says the same."""
+    medians = {name: common.median(runs) for name, runs in costs.items()}
+    reads = medians["check"].cpu / medians["read"].cpu
+    goals = {
+        f"check is {reads:.2f} times the read (at most {AT_MOST_READS:g})": reads <= AT_MOST_READS,
+        f"check peaks at {medians['check'].peak:.0f} MB (under {AT_MOST_MB:g})": medians["check"].peak
+        < AT_MOST_MB,
+    }
+    if "evidently" in medians:
+        less = medians["evidently"].cpu / medians["check"].cpu
+        sentence = f"check takes {less:.0f} times less than Evidently (at least {AT_LEAST_LESS_THAN_EVIDENTLY:g})"
+        goals[sentence] = less >= AT_LEAST_LESS_THAN_EVIDENTLY
+    if as_json:
+        print(common.as_json(costs, rows=rows, reference_rows=reference_rows, goals=goals))
+    else:
+        print(f"{rows:,} rows x {NUMBERS + TEXTS} columns, reference of {reference_rows:,} rows\n")
+        print(common.table(costs, "read"))
+        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+    return 0 if all(goals.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
