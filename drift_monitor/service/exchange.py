@@ -19,7 +19,7 @@ class Request:
 
     method: str
     path: str
-    query: Mapping[str, list[str]]
+    query: str
     headers: Mapping[str, str]
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import parse_qs
 
 from waitress import wasyncore
 from waitress.server import create_server
@@ -101,7 +100,7 @@ class Application:
         request = Request(
             method=environ["REQUEST_METHOD"],
             path=environ.get("PATH_INFO", "/").encode("latin-1").decode("utf-8", "replace"),
-            query=parse_qs(environ.get("QUERY_STRING", ""), max_num_fields=20),
+            query=environ.get("QUERY_STRING", ""),
             headers={k[5:].replace("_", "-").lower(): v for k, v in environ.items() if k.startswith("HTTP_")},
         )
         try:
@@ -154,7 +153,7 @@ class Application:
 
     def _metrics(self, request: Request) -> Response:
         compressed = bool(
-            re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\b)", request.headers.get("accept-encoding", ""))
+            re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", request.headers.get("accept-encoding", ""))
         )
         body, kind = self._daemon.exposition.render(request.headers.get("accept", ""), compressed=compressed)
         headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if compressed else {})
@@ -190,10 +189,10 @@ class Application:
         return as_json(self._daemon.status())
 
     def _outbox(self, request: Request) -> Response:
-        state = request.query.get("state", [None])[-1]
-        if state not in {None, "pending", "delivered", "dead"}:
-            return say("state is pending, delivered or dead", HTTPStatus.BAD_REQUEST)
-        deliveries = self._daemon.store.deliveries(state, _MOST_ROWS)
+        match = re.fullmatch(r"(?:state=(pending|delivered|dead))?", request.query)
+        if match is None:
+            return say("the query may be state=pending, state=delivered or state=dead", HTTPStatus.BAD_REQUEST)
+        deliveries = self._daemon.store.deliveries(match[1], _MOST_ROWS)
         return as_json({"deliveries": [d.model_dump(mode="json", exclude={"body"}) for d in deliveries]})
 
     def _act(self, _request: Request, delivery: str, verb: str) -> Response:
