@@ -151,8 +151,8 @@ class Daemon:
 
     def _read(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 - it is a pipe
-        with self._log.open("wb") as log:
-            for line in self._process.stderr:
+        with self._process.stderr as lines, self._log.open("wb") as log:
+            for line in lines:
                 log.write(line)
                 log.flush()
                 try:

