@@ -14,6 +14,8 @@ from drift_monitor.core.types import StatResult
 
 _DRAWS = 500
 _GROUPS = 100
+_FINE = 1000
+_TAIL = 40  # of the fine groups at either end stay as they are: a heavy tail's area lies there
 
 
 def wasserstein(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult | None:
@@ -74,26 +76,28 @@ def _units(spec: NumericSpec, x: Floats) -> Floats:
 
 
 def wasserstein_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
-    """By simulation of both samples from the pooled shares of about 100 groups, each at its mean.
+    """By simulation of both samples from the pooled shares of some 180 groups, each at its mean.
 
-    What the groups' own spread adds is put in by widening the draws in proportion to the standard deviation.
+    What the groups' own spread adds is put in by widening the draws in proportion to the standard deviation. Half
+    of alpha is kept back, since a heavy tail is heavier than the pooled sample shows: for a lognormal of sigma 1.5
+    or Student's t with 3 degrees of freedom, all of alpha gave up to twice as many false alarms as it says.
     """
     spec, before, now = numeric(spec, reference, current)
     whole = before.merge(now)
-    moments = whole.moments(spec)
-    if moments is None or not math.isfinite(moments[1]):
+    if whole.saturated:
         return math.inf
-    starts = groups(whole, _GROUPS)
+    coarse, fine = groups(whole, _GROUPS), groups(whole, _FINE)
+    starts = np.unique(np.concatenate((coarse, fine[:_TAIL], fine[-_TAIL:])))
     counts = np.add.reduceat(whole.counts, starts)
     at = np.add.reduceat(whole.sums, starts)[counts > 0] / counts[counts > 0]
     share = counts[counts > 0] / whole.n
-    if len(at) == 1:
-        return math.inf
     between = float((share * (at - share @ at) ** 2).sum())
-    widen = max(1.0, math.sqrt(moments[1] / spec.unit**2 / between))
+    if not between:
+        return math.inf
+    widen = max(1.0, math.sqrt(_mean_and_error(whole)[1] * whole.n / between))
     difference = null.draw(share, before.n, _DRAWS, seed=1) - null.draw(share, now.n, _DRAWS, seed=2)
     areas = np.abs(np.cumsum(difference, axis=1)[:, :-1]) @ np.diff(at)
-    return widen * null.tail(areas, alpha) * spec.unit
+    return widen * null.tail(areas, alpha / 2) * spec.unit
 
 
 def t(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult | None:

@@ -148,6 +148,8 @@ def _critical(
             for x in _extremes(int(total[-1]), n / (m + n), alpha)
         )
         total = total[:-1]
+        if len(total) == 1:
+            return extra
     share = total / total.sum()
     p = null.draw(share, m, null.DRAWS, seed=1)
     q = null.draw(share, n, null.DRAWS, seed=2)

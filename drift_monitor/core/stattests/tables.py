@@ -33,18 +33,19 @@ def table_z(reference: Ints, current: Ints, m: int, n: int) -> Floats:
         >>> table_z(np.array([10]), np.array([30]), 100, 100).round(2)
         array([3.41])
     """
-    total = (reference + current).astype(np.float64)
-    expected = total * (n / (m + n))
-    apart = current - expected
-    moved = np.where(np.abs(apart) <= 0.5, expected, current - np.copysign(0.5, apart))
+    ours, theirs = reference.astype(np.float64), current.astype(np.float64)
+    total, rows = ours + theirs, m + n
+    apart = theirs - total * (n / rows)
+    step = np.where(np.abs(apart) <= 0.5, apart, np.copysign(0.5, apart))
     deviance = (
-        _ratio(moved, expected)
-        + _ratio(total - moved, total - expected)
-        + _ratio(n - moved, n - expected)
-        + _ratio(m - total + moved, m - total + expected)
+        _ratio(theirs - step, total * (n / rows))
+        + _ratio(ours + step, total * (m / rows))
+        + _ratio((n - theirs) + step, (rows - total) * (n / rows))
+        + _ratio((m - ours) - step, (rows - total) * (m / rows))
     )
-    return np.asarray(np.sqrt(2 * np.maximum(deviance, 0.0)))
+    return np.where(np.abs(apart) <= 0.5, 0.0, np.sqrt(2 * np.maximum(deviance, 0.0)))
 
 
 def _ratio(seen: Floats, expected: Floats) -> Floats:
-    return np.asarray(special.rel_entr(seen, expected))
+    # seen is rounding apart from 0 where nothing is expected
+    return np.asarray(np.where(expected > 0, special.rel_entr(np.maximum(seen, 0.0), expected), 0.0))
