@@ -36,6 +36,7 @@ _ENDINGS: Final[Mapping[str, Format]] = {
     ".ndjson": "jsonl",
     ".ndjson.gz": "jsonl",
 }
+_LABELS: Final = pa.dictionary(pa.int32(), pa.string())
 _MAGIC: Final = set("*?[")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -178,7 +179,8 @@ class Files:
         if self._config.timestamp is None:
             raise SourceError(f"{split.path!r} ends within a row: it is still being written, or was cut short")
         schema = self._schema(split.path)
-        return pa.RecordBatch.from_arrays([pa.nulls(1, schema.field(n).type) for n in names], names=list(names))
+        types = [_LABELS if _is_text(schema.field(name).type) else schema.field(name).type for name in names]
+        return pa.RecordBatch.from_arrays([pa.nulls(1, dtype) for dtype in types], names=list(names))
 
     def _parquet_splits(self, file: FileSplit, window: Window | None) -> list[FileSplit]:
         found: list[FileSplit] = []
@@ -214,7 +216,8 @@ class Files:
         if file.form == "parquet":
             schema = self._footers[file.path].schema
         else:
-            schema = text_files.read_header(file.path, file.form, self._kinds)
+            size = text_files.whole_rows(file.path, file.form, file.size)
+            schema = text_files.read_header(file.path, file.form, self._kinds, size=size)
         repeated = [n for n, count in Counter(schema.names).items() if count > 1]
         if repeated:
             raise SchemaError(

@@ -153,13 +153,14 @@ def _where(
     rows: int,
     error: Exception,
 ) -> str:
-    """Name the row group and the column that do not decode."""
+    """Name the row group and the column that do not decode; all before `rows` did."""
+    what = "its rows"
     for group in row_groups:
-        if rows < file.metadata.row_group(group).num_rows:
-            break
         rows -= file.metadata.row_group(group).num_rows
-    bad = [name for name in columns if not _decodes(file, group, name)]
-    what = f"row group {group}" + (f", column {bad[0]!r}" if bad else "")
+        bad = [name for name in columns if rows < 0 and not _decodes(file, group, name)]
+        if bad:
+            what = f"row group {group}, column {bad[0]!r}"
+            break
     return f"{path!r}, {what} cannot be decoded ({_brief(error)}): the file is damaged; write it again"
 
 

@@ -32,18 +32,19 @@ _LABELS: Final = pa.dictionary(pa.int32(), pa.string())
 _NAMES: Final = {pa.float64(): "a number", pa.bool_(): "true or false", pa.string(): "text", pa.int64(): "whole"}
 
 
-def read_header(path: str, form: TextFormat, kinds: Mapping[str, Kind]) -> pa.Schema:
+def read_header(path: str, form: TextFormat, kinds: Mapping[str, Kind], *, size: int | None = None) -> pa.Schema:
     """The columns of a text file, with the types that `read_rows` gives them.
 
     Args:
         path: of the file.
         form: csv or jsonl.
         kinds: how to read the columns that are known; the others are read as their first rows suggest.
+        size: read no further than this many bytes.
 
     Raises:
         SourceError: the file cannot be read.
     """
-    with open_text(path) as stream:
+    with open_text(path, size) as stream:
         if form == "jsonl" and not stream.peek(1):
             return pa.schema([])
         try:
@@ -77,7 +78,8 @@ def read_rows(
         SchemaError: a value does not fit its column's type; the message names file, row, column and value.
     """
     raw = pa.schema([(f.name, pa.string() if f.type == UTC_TYPE else f.type) for f in schema])
-    with open_text(path, size) as stream:
+    rows = _opened(path, None if is_compressed(path) else size)
+    with io.BufferedReader(rows, BLOCK) as stream:
         if form == "jsonl" and not stream.peek(1):
             return
         try:
@@ -93,6 +95,23 @@ def read_rows(
             raise
         except (pa.ArrowException, OSError) as error:
             raise explained(path, form, raw, error) from error
+    if form == "csv" and rows.quotes % 2 and _ends_in_quotes(path, size):
+        raise SourceError(f"{path!r} ends within a quoted field: a quote in it is never closed")
+
+
+def _ends_in_quotes(path: str, size: int | None) -> bool:
+    """Whether an unclosed quote has swallowed the rows after it, which Arrow takes for one long field.
+
+    In another field than the last, the row would lack columns. An odd number of quotes alone proves nothing, since
+    one may stand in a field that is not quoted.
+    """
+    with open_text(path, size) as stream:
+        name = _csv(stream, {}, None).schema.names[-1]
+    last = b""
+    with open_text(path, size) as stream:
+        for batch in _csv(stream, {name: pa.binary()}, [name]):
+            last = batch.column(name)[-1].as_py() or b"" if batch.num_rows else last
+    return b"\n" in last
 
 
 def is_compressed(path: str) -> bool:
@@ -129,12 +148,13 @@ def _is_row(line: bytes, header: bytes, form: TextFormat) -> bool:
     return len(first) == len(last)
 
 
-class _Prefix(io.RawIOBase):
-    """The first bytes of a file, however long it has grown."""
+class _Rows(io.RawIOBase):
+    """The first bytes of a file, however long it has grown, and how many of those read were quotes."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
+    def __init__(self, file: IO[bytes], size: int | None) -> None:
         self._file = file
         self._left = size
+        self.quotes = 0
 
     def readable(self) -> bool:
         return True
@@ -143,7 +163,9 @@ class _Prefix(io.RawIOBase):
         view = memoryview(cast("bytearray", buffer))[: self._left]
         data = self._file.read(len(view))
         view[: len(data)] = data
-        self._left -= len(data)
+        self.quotes += data.count(b'"')
+        if self._left is not None:
+            self._left -= len(data)
         return len(data)
 
     def close(self) -> None:
@@ -153,11 +175,13 @@ class _Prefix(io.RawIOBase):
 
 def open_text(path: str, size: int | None = None) -> io.BufferedReader:
     """The first bytes of a file, or all of it; gzip is undone."""
+    return io.BufferedReader(_opened(path, None if is_compressed(path) else size), BLOCK)
+
+
+def _opened(path: str, size: int | None) -> _Rows:
     try:
         raw = open(os.fsencode(path), "rb", buffering=0)  # noqa: SIM115 - handed on
-        if is_compressed(path):
-            return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw), "gzip"), BLOCK)
-        return io.BufferedReader(raw if size is None else _Prefix(raw, size), BLOCK)
+        return _Rows(pa.CompressedInputStream(pa.PythonFile(raw), "gzip") if is_compressed(path) else raw, size)
     except OSError as error:
         raise SourceError(f"{path!r} cannot be read: {error.strerror or error}") from error
 
