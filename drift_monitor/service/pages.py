@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -33,9 +34,14 @@ class Pages:
         self._templates.globals |= {"version": __version__, "width": _WIDTH, "height": _HEIGHT}
         self.style = (_FOLDER / "style.css").read_bytes()
 
-    def index(self, snapshot: Snapshot, config: Config, status: dict[str, object]) -> bytes:
+    def index(self, snapshot: Snapshot, config: Config, status: dict[str, Any]) -> bytes:
         """The list of monitors."""
-        return self._render("index.html", snapshot=snapshot, config=config, status=status)
+        next_runs = {
+            name: datetime.fromisoformat(monitor["next_run"])
+            for name, monitor in status["monitors"].items()
+            if monitor["next_run"]
+        }
+        return self._render("index.html", snapshot=snapshot, config=config, status=status, next_runs=next_runs)
 
     def monitor(
         self,

@@ -51,7 +51,7 @@ class Daemon:
             "not_ready": self.reasons,
             "reload": {"successful": True, "problems": []},
             "replay": None,
-            "monitors": {"m": {"next_run": None}},
+            "monitors": {"m": {"next_run": "2026-03-04T13:00:00+00:00"}},
         }
 
     def reload(self):
@@ -165,6 +165,10 @@ def test_pages_escape_and_run_no_script(serve):
     assert s.ask("/style.css")[1]["Content-Type"] == "text/css; charset=utf-8"
 
 
+def test_the_list_says_when_the_next_window_is_due(serve):
+    assert b"<td>2026-03-04 13:00Z</td>" in serve().ask("/")[2]
+
+
 def test_a_page_of_a_name_with_a_lone_surrogate_is_served(serve):
     s = serve()
     s.daemon.status = lambda: {
@@ -254,7 +258,7 @@ def test_a_report_runs_in_an_origin_of_its_own(serve):
     s = serve()
     (s.daemon.reports / "1.html").write_text("x")
     directives = s.ask("/reports/1.html")[1]["Content-Security-Policy"].split("; ")
-    assert directives[0] == "sandbox allow-scripts allow-popups"
+    assert directives[0] == "sandbox allow-scripts"
     assert "default-src 'none'" in directives
 
 
