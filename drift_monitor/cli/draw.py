@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.bar import Bar
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +23,8 @@ STYLES = {
 }
 _BAR = 24  # columns of the longest bar
 _FEATURES = 20  # shown unless all are asked for
-_HISTOGRAMS = 5
+_HISTOGRAMS = 3
+_WIDE = 110  # columns of a terminal that has room for the methods
 _NAME = 40  # characters of a feature's or category's name
 
 
@@ -42,6 +44,8 @@ def draw_check(result: CheckResult, *, everything: bool = False) -> RenderableTy
     drawn = [f for f in result.drifted if f.histogram is not None]
     for feature in drawn if everything else drawn[:_HISTOGRAMS]:
         parts += [Text(), draw_histogram(feature)]
+    if len(drawn) > _HISTOGRAMS and not everything:
+        parts.append(Text(f"and {len(drawn) - _HISTOGRAMS} more histograms (-v draws them)", style="dim"))
     for check in result.quality if everything else result.failed_quality:
         mark = Text("broken ", style="magenta") if check.failed else Text("fine   ", style="green")
         parts.append(Text.assemble(mark, f"{check.check}: {printable(check.message, 500)}"))
@@ -69,23 +73,36 @@ def draw_verdict(result: CheckResult) -> RenderableType:
     return Group(*lines)
 
 
-def draw_features(features: Sequence[FeatureResult]) -> Table:
-    """One row a feature; the statistics that any of them has become columns."""
+@dataclass(frozen=True)
+class draw_features:  # noqa: N801  called like its neighbours; it is a class to learn the terminal's width
+    """One row a feature: as many columns as the terminal has room for."""
+
+    features: Sequence[FeatureResult]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table."""
+        yield _table(self.features, wide=options.max_width >= _WIDE)
+
+
+def _table(features: Sequence[FeatureResult], *, wide: bool) -> Table:
+    """The decisive numbers; all others are in --json."""
     methods = _in_order(method for f in features for method in f.statistics)
-    # the decisive numbers first; more methods than fit are in --json
-    methods = [m for m in ("effect", "ks", "psi") if m in methods] or methods[:3]
+    methods = [m for m in ("ks", "psi") if m in methods] if wide else []
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("feature", "kind", "", "method"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("score", "threshold", *methods, "nulls"):
+    table.add_column("feature", overflow="fold")
+    table.add_column("", no_wrap=True)
+    if wide:
+        table.add_column("kind", no_wrap=True)
+        table.add_column("method", no_wrap=True)
+    for heading in ("score", "limit", *methods, "nulls"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("what moved", overflow="fold")
+    table.add_column("what moved", overflow="fold", min_width=20)
     for feature in features:
+        kind = feature.kind if feature.role == "feature" else feature.role
         table.add_row(
             _name(feature.name),
-            feature.kind if feature.role == "feature" else f"{feature.kind}, {feature.role}",
             Text("drift", style="red") if feature.drifted else Text("-" if feature.score is None else "ok"),
-            feature.method or "-",
+            *([kind, feature.method or "-"] if wide else []),
             _number(feature.score),
             _number(feature.threshold),
             *(_number(feature.statistics[m].statistic if m in feature.statistics else None) for m in methods),

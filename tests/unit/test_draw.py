@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console, RenderableType
 
-from drift_monitor.cli.draw import draw_check, draw_histogram
+from drift_monitor.cli.draw import draw_check, draw_features, draw_histogram
 from drift_monitor.core.types import (
     CheckResult,
     FeatureResult,
@@ -61,8 +61,14 @@ def test_features_keep_their_order_and_numbers() -> None:
         draw_check(result(feature(statistics=statistics), feature("air_time", drifted=False, score=0.01)))
     )
     rows = [line.split() for line in text.splitlines() if "numeric" in line]
-    assert rows[0] == ["distance", "numeric", "drift", "ks", "0.5", "0.05", "0.5", "1.25", "12.5%"]
-    assert rows[1] == ["air_time", "numeric", "ok", "ks", "0.01", "0.05", "-", "-", "12.5%"]
+    assert rows[0] == ["distance", "drift", "numeric", "ks", "0.5", "0.05", "0.5", "1.25", "12.5%"]
+    assert rows[1] == ["air_time", "ok", "numeric", "ks", "0.01", "0.05", "-", "-", "12.5%"]
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_words() -> None:
+    lines = drawn(draw_features([feature()]), width=80).splitlines()
+    assert lines[0].split() == ["feature", "score", "limit", "nulls", "what", "moved"]
+    assert lines[1].split()[:5] == ["distance", "drift", "0.5", "0.05", "12.5%"]
 
 
 def test_bars_have_the_length_of_their_shares() -> None:
@@ -103,7 +109,7 @@ def test_many_features_are_cut_unless_all_are_wanted() -> None:
     assert "and 10 more features" in short
     assert "f29" not in short
     assert "f29" in full
-    assert (short.count("0 .. 500"), full.count("0 .. 500")) == (5, 30)
+    assert (short.count("0 .. 500"), full.count("0 .. 500")) == (3, 30)
 
 
 def test_failed_expectations_are_shown_and_all_when_wanted() -> None:
