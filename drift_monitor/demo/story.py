@@ -11,12 +11,11 @@ from typing import Final
 
 from rich.console import Console
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
-from drift_monitor.cli.draw import draw_histogram, draw_verdict
+from drift_monitor.cli.draw import draw_features, draw_histogram, draw_verdict
 from drift_monitor.config.file import load
-from drift_monitor.core.types import CheckResult, FeatureResult, Outcome, Window
+from drift_monitor.core.types import CheckResult, Outcome, Window
 from drift_monitor.demo.daemon import Daemon, WindowDone
 from drift_monitor.demo.folder import SCHEDULE_MONITOR, DemoFolder
 from drift_monitor.demo.log import FAULT_START
@@ -51,7 +50,7 @@ def tell(
     whole = check(place, Window(start=FAULT_START, end=FAULT_START + DAY))
     console.print(Text("\nThe whole first day:", "bold"))
     console.print(draw_verdict(whole))
-    console.print(_blame(whole.features))
+    console.print(draw_features(whole.features))
     for feature in whole.drifted:
         console.print()
         console.print(draw_histogram(feature))
@@ -137,22 +136,6 @@ def _tell_found(place: DemoFolder, done: Sequence[WindowDone], console: Console)
                 console.print(f"The alarm {opened.transition} at {opened.end:%Y-%m-%d %H:%M}Z.")
             return []
     return [f"no window of the fault's first day blames {FAULTY_FEATURE} first"]
-
-
-def _blame(features: Sequence[FeatureResult]) -> Table:
-    """The features in order of blame, in few columns."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("feature", "", "score/threshold", "what moved"):
-        table.add_column(heading, justify="right" if heading.startswith("score") else "left")
-    for feature in features:
-        ratio = feature.score / feature.threshold if feature.score is not None and feature.threshold else None
-        table.add_row(
-            Text(feature.name),
-            Text("drift", "red") if feature.drifted else Text("ok", "green"),
-            "-" if ratio is None else f"{ratio:.2f}",
-            Text(feature.effect or feature.reason or ""),
-        )
-    return table
 
 
 def _tell_webhooks(
