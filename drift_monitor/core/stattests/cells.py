@@ -78,7 +78,7 @@ def near_constant(a: NumericProfile, b: NumericProfile) -> bool:
     `max_bin_z` and `weighted_supremum` still hold then.
     """
     rows = a.n + b.n
-    most = int((a.counts + b.counts).max())
+    most = int((a.counts + b.counts)[1::2].max())
     return 2 * most > rows and (rows - most) * min(a.n, b.n) < UNTIED_ROWS * rows
 
 

@@ -22,6 +22,7 @@ from drift_monitor.core.stattests.tables import table_z
 from drift_monitor.core.types import Histogram
 
 _TRIMMED = 0.01  # of the reference's rows at either end go into the end bins of a histogram
+_PLAIN = 0.05
 _GROUPS = 100  # among which `effect` looks for what moved most when the median did not
 
 
@@ -64,16 +65,28 @@ def effect(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> st
     p, q = np.add.reduceat(before.counts, starts), np.add.reduceat(now.counts, starts)
     worst = int(np.argmax(table_z(p, q, before.n, now.n)))
     share_change = abs(p[worst] / before.n - q[worst] / now.n)
-    # most of a change in one place is a spike or a hole there, whatever it does to the median
-    if medians[0] != medians[1] and share_change < 0.5 * effect_size(spec, before, now):
+    # a median that moved past a few percent of the rows is the plainest account; short of that, where most of the
+    # change is in one place, there is a spike or a hole
+    moved = _passed(before, now) >= _PLAIN or share_change < 0.5 * effect_size(spec, before, now)
+    if medians[0] != medians[1] and moved:
         return f"median {medians[0]} -> {medians[1]}"
     last = int(starts[worst + 1]) - 1 if worst + 1 < len(starts) else len(before.counts) - 1
     name = interval(spec, int(starts[worst]), last)
     return f"share of {name} {percent(p[worst] / before.n)} -> {percent(q[worst] / now.n)}"
 
 
+def _passed(before: NumericProfile, now: NumericProfile) -> float:
+    """By how much the share of rows up to the reference's median differs."""
+    cell = _median_cell(before)
+    return abs(float(before.counts[: cell + 1].sum() / before.n - now.counts[: cell + 1].sum() / now.n))
+
+
+def _median_cell(profile: NumericProfile) -> int:
+    return int(np.searchsorted(np.cumsum(profile.counts), math.ceil(profile.n / 2)))
+
+
 def _median(spec: NumericSpec, profile: NumericProfile) -> str:
-    cell = int(np.searchsorted(np.cumsum(profile.counts), math.ceil(profile.n / 2)))
+    cell = _median_cell(profile)
     if profile.saturated and cell in {0, len(profile.counts) - 1}:
         return interval(spec, cell, cell)
     return number(spec, profile.quantile(spec, 0.5))
@@ -140,7 +153,9 @@ def _bin_starts(spec: NumericSpec, reference: NumericProfile, bins: int) -> Ints
     low, high = (reference.quantile(spec, x) for x in (_TRIMMED, 1 - _TRIMMED))
     limits = _even(low, high, inner) if low < high else np.array([low])
     nearest = np.clip(np.searchsorted(spec.edges, limits), 1, len(spec.edges) - 1)
-    nearest -= limits - spec.edges[nearest - 1] < spec.edges[nearest] - limits
+    # halves: a difference of two of the largest floats would overflow
+    half = spec.edges / 2
+    nearest -= limits / 2 - half[nearest - 1] < half[nearest] - limits / 2
     starts = 2 * np.unique(nearest) + 1
     return np.concatenate(([0], starts[:-1], starts[-1:] + 1))
 

@@ -108,8 +108,8 @@ def mixture(eigenvalues: Floats) -> Mixture:
         lam = np.append(lam, lam[-1] / 30)
     # a very wide first interval would need more nodes: this adds less than 1% to the tail
     lam[1] = max(lam[1], lam[0] / 200)
-    # equal ones would make an interval without width
-    lam = lam * (1 - 1e-9 * np.arange(len(lam)))
+    # equal ones would make intervals without width, whose weights cancel to nothing but rounding
+    lam = lam * (1 - 1e-5 * np.arange(len(lam)))
     pairs = lam.reshape(-1, 2)[:_INTERVALS]
     starts, ends = 1 / (2 * pairs[:, :1]), 1 / (2 * pairs[:, 1:])
     u = _nodes(starts, ends)
