@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -17,11 +17,9 @@ from drift_monitor.config.models import Columns, FilesSource
 from drift_monitor.core.errors import BadReferenceError, SchemaError, SourceError
 from drift_monitor.core.profile import (
     FeatureProfile,
-    Ids,
     Profile,
     Spec,
     empty,
-    merge,
     merge_features,
 )
 from drift_monitor.core.profile_io import PROFILES, features_to_table, profiles_to_table, specs_to_table
@@ -160,6 +158,10 @@ def _write(
     whole: dict[str, FeatureProfile] = {}
     features: list[Feature] = []
     buckets = rows.buckets()
+    if not buckets:
+        raise BadReferenceError(
+            "no reference can be built: the training data has no rows with a readable event time"
+        )
     with parquet_writer(target / BUCKETS, PROFILES) as writer:
         writer.write_table(profiles_to_table(buckets, ()))
         progress(1, steps)
@@ -183,7 +185,7 @@ def _write(
         )
     if rows.invalid:
         warnings.append(f"{rows.invalid} rows were left out: column {rows.timestamp!r} has no readable time there")
-    profile = _whole(buckets, whole, rows.ids(columns.id))
+    profile = replace(reduce(Profile.merge, buckets.values()), features=whole, ids=rows.ids(columns.id))
     apart = [name for name in (columns.label, rows.timestamp) if name is not None and name in rows.schema.names]
     wanted = dict.fromkeys([*whole, *apart])
     sample = rows.sample(list(wanted), sample_rows, seed)
@@ -205,15 +207,6 @@ def _write(
         "sample_rows": sample.num_rows,
         "warnings": tuple(warnings),
     }
-
-
-def _whole(buckets: Mapping[int, Profile], features: Mapping[str, FeatureProfile], ids: Ids | None) -> Profile:
-    merged = merge(buckets.values())
-    if merged is None:
-        raise BadReferenceError(
-            "no reference can be built: the training data has no rows with a readable event time"
-        )
-    return replace(merged, features=features, ids=ids)
 
 
 def _moment(micros: int | None) -> datetime | None:

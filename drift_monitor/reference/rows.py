@@ -61,7 +61,7 @@ class Rows:
         files = _as_parquet(given, source, kinds, temporary / "training.parquet")
         schema = files.columns()
         if source.timestamp is None or source.timestamp not in schema.names:
-            return cls(given.paths, files, schema, None, bucket, None, None, 0)
+            return cls(given.paths, files, schema, source.timestamp, bucket, None, None, 0)
         times = _read(files, source.timestamp)
         raw = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         valid = times.is_valid().to_numpy(zero_copy_only=False)

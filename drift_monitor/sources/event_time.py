@@ -94,23 +94,21 @@ def _from_text(column: pa.Array, name: str, timezone: str) -> pa.Array:
         except pa.ArrowInvalid:
             continue
     distinct = column.dictionary_encode()
-    times = [_parse(text, timezone) for text in distinct.dictionary.cast(pa.binary()).to_pylist()]
-    if times and all(time is None for time in times):
-        sample = distinct.dictionary.cast(pa.binary())[0].as_py().decode("utf-8", "backslashreplace")
-        if _NUMBER.fullmatch(sample):
-            raise SchemaError(
-                f"the timestamp column {name!r} holds numbers such as {sample!r}: write event times as ISO 8601 "
-                "text, because a bare number does not say whether it counts seconds or milliseconds"
-            )
+    texts = [raw.decode("utf-8", "backslashreplace") for raw in distinct.dictionary.cast(pa.binary()).to_pylist()]
+    if texts and all(map(_NUMBER.fullmatch, texts)):
+        raise SchemaError(
+            f"the timestamp column {name!r} holds numbers such as {texts[0]!r}: write event times as ISO 8601 "
+            "text, because a bare number does not say whether it counts seconds or milliseconds"
+        )
+    times = [_parse(text, timezone) for text in texts]
     return pa.array(times, pa.int64()).cast(UTC_TYPE).take(distinct.indices)
 
 
-def _parse(raw: bytes, timezone: str) -> int | None:
-    text = raw.decode("utf-8", "backslashreplace").strip()
+def _parse(text: str, timezone: str) -> int | None:
     if _NUMBER.fullmatch(text):
         return None
     try:
-        time = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text.strip())
     except ValueError:
         return None
     if time.tzinfo is None:

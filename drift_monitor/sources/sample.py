@@ -85,7 +85,7 @@ def sample_batches(
 
 def hash_rows(batch: pa.RecordBatch, columns: Sequence[str], seed: int) -> _Hashes:
     """A 64-bit hash of each row: of its values, not of the types or the dictionaries that hold them."""
-    whole = np.full(batch.num_rows, np.uint64(seed) * _GOLDEN, np.uint64)
+    whole = np.full(batch.num_rows, seed * int(_GOLDEN) % 2**64, np.uint64)
     for name in columns:
         whole = _mixed(whole ^ (_hash(batch.column(name)) + _GOLDEN))
     return whole

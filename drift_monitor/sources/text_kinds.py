@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
+from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.types import Kind
 from drift_monitor.sources import text_files
 from drift_monitor.sources.event_time import to_utc
@@ -52,8 +53,15 @@ def _kind(texts: pa.Array) -> Kind | None:
     try:
         pc.cast(texts, pa.float64())
     except pa.ArrowInvalid:
-        return "categorical" if to_utc(texts, "", "UTC").null_count else "datetime"
+        return "datetime" if _are_times(texts) else "categorical"
     return "numeric"
+
+
+def _are_times(texts: pa.Array) -> bool:
+    try:
+        return not to_utc(texts, "", "UTC").null_count
+    except SchemaError:  # numbers are no times
+        return False
 
 
 def _json_kinds(path: str) -> Iterator[tuple[str, Kind | None]]:
@@ -80,4 +88,4 @@ def _json_kind(column: pa.ChunkedArray, dtype: pa.DataType) -> Kind | None:
     if pa.types.is_integer(dtype) or pa.types.is_floating(dtype):
         return "numeric"
     texts = pc.unique(column)
-    return "categorical" if to_utc(texts.drop_null(), "", "UTC").null_count else "datetime"
+    return "datetime" if _are_times(texts.drop_null()) else "categorical"

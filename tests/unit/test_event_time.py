@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drift_monitor.core.errors import SchemaError
@@ -95,6 +95,7 @@ def test_nothing_at_all() -> None:
     assert utc(pa.array([], pa.string())) == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)), max_size=20),
     st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Auckland"]),
