@@ -30,7 +30,7 @@ from drift_monitor.service.store import FILE, Store
 KILLS = int(os.environ.get("DRIFT_MONITOR_KILLS", "20"))
 MONITORS = ("a", "b", "c", "d")
 START = datetime(2026, 1, 1, tzinfo=UTC)
-HOURS = max(24, 4 * KILLS)  # windows of each monitor: enough that there is work at nearly every kill
+HOURS = max(24, 2 * KILLS)  # windows of each monitor: enough that there is work at nearly every kill
 ROWS = 200  # an hour
 DONE = b'event="window done"'
 COMMAND = (sys.executable, "-m", "drift_monitor", "run", "--config")
