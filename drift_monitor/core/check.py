@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from drift_monitor.core.errors import ConfigError
+from drift_monitor.core.expectations import Expectations, expectations
 from drift_monitor.core.misfits import misfits
 from drift_monitor.core.policy import Alarm, Quality
 from drift_monitor.core.profile import Profile, Spec
@@ -14,6 +16,42 @@ from drift_monitor.core.types import CheckResult, ReferenceId, StatResult, Windo
 from drift_monitor.core.verdict import judge, usual_effects
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a reference says of windows of one length, before any is looked at; costly, and good for all of them.
+
+    Attributes:
+        expected: for data quality.
+        usual: the largest effect of each feature among the reference's own windows; {} when not cut into any.
+    """
+
+    expected: Expectations
+    usual: Mapping[str, float]
+
+
+def baseline(
+    specs: Sequence[Spec],
+    reference: Profile,
+    quality: Quality,
+    length: timedelta,
+    windows: Mapping[int, Profile] | None = None,
+) -> Baseline:
+    """Learn what a window may look like.
+
+    Args:
+        specs: one a feature of the reference.
+        reference: its profile.
+        quality: overrides of the expectations.
+        length: of a window.
+        windows: the reference cut into windows of this length (`expectations.slices`). Without them rates of nulls
+            and the like are judged by the reference's pooled rows, and the order of blame by score/threshold.
+    """
+    return Baseline(
+        expectations(specs, reference, quality, windows=windows, length=length),
+        usual_effects(specs, reference, (windows or {}).values()),
+    )
 
 
 def check(
@@ -26,8 +64,8 @@ def check(
     schema: Mapping[str, str],
     alarm: Alarm,
     quality: Quality,
+    known: Baseline,
     *,
-    windows: Mapping[int, Profile] | None = None,
     extra: Mapping[str, Mapping[str, StatResult]] | None = None,
     invalid_rows: int = 0,
 ) -> CheckResult:
@@ -46,8 +84,7 @@ def check(
         schema: columns of the live data and their Arrow types, by name (`str(field.type)`).
         alarm: when drift counts.
         quality: overrides of the expectations.
-        windows: the reference cut into windows of this length (see `expectations`). Without them rates of nulls
-            and the like are judged by the reference's pooled rows, and the order of blame by score/threshold.
+        known: what the reference says of such windows: `baseline` of the same specs, reference and quality.
         extra: results of methods that need rows, feature -> method -> result (`verdict.outside_methods`).
         invalid_rows: rows of the window that could not be read as rows.
 
@@ -57,9 +94,8 @@ def check(
     if problems := misfits(specs, alarm, quality):
         raise ConfigError(problems)
     profile = current or Profile(0, {})
-    found = assess(specs, reference, profile, schema, quality, window, windows=windows) if profile.rows else ()
-    usual = usual_effects(specs, reference, (windows or {}).values()) if profile.rows else {}
-    judgement = judge(specs, reference, profile, found, alarm, extra=extra, usual=usual)
+    found = assess(specs, reference, profile, schema, known.expected, window) if profile.rows else ()
+    judgement = judge(specs, reference, profile, found, alarm, extra=extra, usual=known.usual)
     return CheckResult(
         monitor=name,
         window=window,

@@ -38,17 +38,17 @@ def parse_duration(value: object) -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """Write a duration the way a config file does.
+    """Write a duration the way a config file does; finer than a millisecond is cut.
 
     Example:
-        >>> format_duration(timedelta(hours=36))
-        '36h'
+        >>> format_duration(timedelta(hours=36)), format_duration(timedelta(seconds=1.5))
+        ('36h', '1.5s')
     """
     seconds = value.total_seconds()
     if not seconds:
         return "0s"
     unit = next(u for u in ("w", "d", "h", "m", "s") if seconds % _UNITS[u] == 0 or u == "s")
-    return f"{seconds / _UNITS[unit]:g}{unit}"
+    return f"{seconds / _UNITS[unit]:.3f}".rstrip("0").rstrip(".") + unit
 
 
 def parse_size(value: object) -> int:

@@ -22,12 +22,11 @@ from drift_monitor.core.expectations import (
     Expectations,
     Limit,
     Spike,
-    expectations,
     null_rate,
     spike,
 )
 from drift_monitor.core.fold import accepts
-from drift_monitor.core.policy import Quality, format_duration
+from drift_monitor.core.policy import format_duration
 from drift_monitor.core.profile import (
     CategoricalProfile,
     FeatureProfile,
@@ -44,10 +43,8 @@ def assess(
     reference: Profile,
     current: Profile,
     schema: Mapping[str, str],
-    policy: Quality,
+    expected: Expectations,
     window: Window,
-    *,
-    windows: Mapping[int, Profile] | None = None,
 ) -> tuple[QualityResult, ...]:
     """Check a window against its expectations.
 
@@ -56,14 +53,12 @@ def assess(
         reference: the profile of the reference.
         current: the profile of the window.
         schema: columns of the live data and their Arrow types, by name (`str(field.type)`).
-        policy: overrides.
+        expected: what the reference and the configuration ask of such windows.
         window: the window; its end is what freshness is measured against, never a clock.
-        windows: the reference cut into windows of this length (see `expectations`).
 
     Returns:
         Every check that was made, passed or failed; of the schema only what failed, or one result that passed.
     """
-    expected = expectations(specs, reference, policy, windows=windows, length=window.length)
     results = _schema(specs, current, schema)
     if current.rows:
         for spec in specs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -32,6 +32,7 @@ from drift_monitor.core.types import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from drift_monitor.core.check import Baseline
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.reference import Reference
     from drift_monitor.sources import Source
@@ -43,7 +44,10 @@ UNREADABLE: Final = 0.05
 _DENSE: Final = 2500  # profiles of 32 kB in memory at once: 80 MB
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_BASELINES: Final = 64
 _log = logging.getLogger(__name__)
+# A worker judges many windows against the same reference; what that says of windows is learnt once.
+_baselines: dict[tuple[str, timedelta, tuple[str, ...], str], Baseline] = {}
 
 
 class CheckRequest(Value):
@@ -157,7 +161,7 @@ class _Run:
             {field.name: str(field.type) for field in schema},
             monitor.alarm,
             monitor.quality,
-            windows=self._windows(reference, window, specs) if self.rows else None,
+            self._baseline(reference, window, specs),
             extra=self._extra(reference, source, readable) if self.rows else None,
             invalid_rows=part.invalid,
         )
@@ -246,9 +250,18 @@ class _Run:
                 f"{self._monitor.source.timestamp!r} (at most {UNREADABLE:.0%} may be so)"
             )
 
-    def _windows(self, reference: Reference, window: Window, specs: Sequence[Spec]) -> Mapping[int, Profile]:
-        cache = self._request.state / "cache"
-        return reference.windows(window.length, at_most=max(1, _DENSE // len(specs)), cache=cache)
+    def _baseline(self, reference: Reference, window: Window, specs: Sequence[Spec]) -> Baseline:
+        from drift_monitor.core.check import baseline  # noqa: PLC0415
+
+        quality = self._monitor.quality
+        key = (reference.id.sha256, window.length, tuple(spec.name for spec in specs), quality.model_dump_json())
+        if key not in _baselines:
+            cache = self._request.state / "cache"
+            windows = reference.windows(window.length, at_most=max(1, _DENSE // len(specs)), cache=cache)
+            if len(_baselines) >= _BASELINES:
+                _baselines.pop(next(iter(_baselines)))
+            _baselines[key] = baseline(specs, reference.profile, quality, window.length, windows)
+        return _baselines[key]
 
     def _extra(
         self, reference: Reference, source: Source[Any], specs: Sequence[Spec]

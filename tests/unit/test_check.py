@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from drift_monitor.core.check import check
+from drift_monitor.core.check import baseline, check
 from drift_monitor.core.errors import ConfigError
 from drift_monitor.core.fold import category_counts, numbers, profile_buckets
 from drift_monitor.core.misfits import misfits
@@ -71,7 +71,7 @@ def run(
         SCHEMA,
         alarm or Alarm(),
         Quality(),
-        windows=WINDOWS if windows else None,
+        baseline(SPECS, REFERENCE, Quality(), DAY, WINDOWS if windows else None),
         invalid_rows=3,
     )
 
@@ -140,7 +140,7 @@ def test_the_same_profiles_give_the_same_bytes_in_any_order_of_rows() -> None:
         SCHEMA,
         Alarm(),
         Quality(),
-        windows=WINDOWS,
+        baseline(SPECS, REFERENCE, Quality(), DAY, WINDOWS),
         invalid_rows=3,
     )
     assert again.model_dump_json() == run(batch).model_dump_json()

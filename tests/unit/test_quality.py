@@ -81,9 +81,10 @@ class Reference:
             self.whole,
             profile(self.specs, data),
             schema if schema is not None else {f.name: str(f.type) for f in table(**data).schema},
-            policy or Quality(),
+            expectations(
+                self.specs, self.whole, policy or Quality(), windows=self.days if sliced else None, length=DAY
+            ),
             Window(start=start, end=start + DAY),
-            windows=self.days if sliced else None,
         )
 
 
