@@ -74,15 +74,13 @@ def reference_of(
     try:
         with _locked(folder):
             known = _read(folder / _RECORD)
-            same = known is not None and known.recipe == recipe
-            if known is not None and same and (known.size, known.changed) == (status.st_size, status.st_mtime_ns):
-                found = _reopened(folder, known.version)
-                if found is not None:
-                    return found
-            sha256 = hash_file(monitor.reference).sha256
-            found = (
-                _reopened(folder, known.version) if known is not None and same and known.sha256 == sha256 else None
-            )
+            if known is not None and known.recipe != recipe:
+                known = None
+            touched = known is None or (known.size, known.changed) != (status.st_size, status.st_mtime_ns)
+            sha256 = hash_file(monitor.reference).sha256 if known is None or touched else known.sha256
+            found = _reopened(folder, known.version) if known is not None and known.sha256 == sha256 else None
+            if found is not None and not touched:
+                return found
             if found is None:
                 found = _built(monitor, folder, now(), progress)
             record = _Record(
