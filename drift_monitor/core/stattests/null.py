@@ -11,7 +11,6 @@ from scipy import special
 
 from drift_monitor.core.profile import Floats, Ints
 
-DRAWS = 2000
 _NODES = 64  # of each interval of Smirnov's formula; 16 agree with 64 to 1e-9 for the limiting laws
 _INTERVALS = 6
 _LUMPS = 64

@@ -25,6 +25,7 @@ BINS = 1000
 """Groups of a numeric feature in which `max_bin_z` looks for a spike or a hole."""
 LEAST_TOTAL = 10
 """Rows of both samples for a cell to stand alone in `max_bin_z`; fewer could hardly tell anything."""
+_DRAWS = 2000
 
 _Term = Callable[[Floats, Floats], Floats]
 
@@ -134,8 +135,9 @@ def _critical(
 ) -> float:
     """The value that a sum of terms over cells exceeds with probability alpha.
 
-    A sparse last cell has no smooth law. Half of alpha then goes to its own count, whose law is binomial and whose
-    largest term is added, and half to the other cells.
+    A sparse last cell has no smooth law. Half of alpha then goes to its own count, whose law is binomial, and half
+    to how the other rows fall to the other cells. What that count does to the sum, with all other cells as one, is
+    added.
     """
     if len(cells.reference) == 1:
         return math.inf
@@ -151,8 +153,8 @@ def _critical(
         if len(total) == 1:
             return extra
     share = total / total.sum()
-    p = null.draw(share, m, null.DRAWS, seed=1)
-    q = null.draw(share, n, null.DRAWS, seed=2)
+    draws = min(_DRAWS, max(500, 100_000 // len(share)))  # a sum over many cells is nearly normal: fewer will do
+    p, q = null.draw(share, m, draws, seed=1), null.draw(share, n, draws, seed=2)
     if pseudocount:
         p, q = ((x * k + pseudocount) / (k + pseudocount * len(share)) for x, k in ((p, m), (q, n)))
     simulated = null.tail(term(p, q).sum(axis=1), alpha)
@@ -165,9 +167,10 @@ def _extremes(total: int, share: float, alpha: float) -> tuple[int, int]:
 
 
 def _one_term(term: _Term, total: int, current: int, m: int, n: int, pseudocount: float) -> float:
-    p = np.array([(total - current + pseudocount) / m])
-    q = np.array([(current + pseudocount) / n])
-    return float(term(p, q)[0])
+    share_p = min(1.0, (total - current + pseudocount) / m)
+    share_q = min(1.0, (current + pseudocount) / n)
+    p, q = np.array([share_p, 1 - share_p + pseudocount / m]), np.array([share_q, 1 - share_q + pseudocount / n])
+    return float(term(p, q).sum())
 
 
 # -- chi-square and G ------------------------------------------------------------------------------------
