@@ -287,4 +287,8 @@ def hash_ids(column: pa.Array) -> npt.NDArray[np.uint64]:
     t = pa.types
     binary = t.is_binary(column.type) or t.is_large_binary(column.type) or t.is_fixed_size_binary(column.type)
     texts = column if binary else pc.cast(pc.cast(column, pa.large_string()), pa.large_binary())
-    return np.asarray(hash_array(texts.to_numpy(zero_copy_only=False), categorize=False), np.uint64)
+    distinct = texts.dictionary_encode()  # one long id on every row is held once, and not once a row
+    hashes = np.asarray(
+        hash_array(distinct.dictionary.to_numpy(zero_copy_only=False), categorize=False), np.uint64
+    )
+    return np.asarray(hashes[as_numpy(distinct.indices)])

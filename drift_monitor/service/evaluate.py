@@ -42,6 +42,7 @@ WORKERS: Final = 1
 UNREADABLE: Final = 0.05
 """Share of rows without a readable event time above which a window is not judged: they may be anything."""
 _DENSE: Final = 2500  # profiles of 32 kB in memory at once: 80 MB
+_LONGEST_REASON: Final = 2000
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BASELINES: Final = 64
@@ -85,6 +86,8 @@ def evaluate(request: CheckRequest, *, progress: Callable[[int, int], None] | No
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this run and no other
         _log.exception("check of %s failed", request.name)
         failure, reason = FailureReason.INTERNAL, f"the check failed with {type(error).__name__}: {error}"
+    if len(reason) > _LONGEST_REASON:  # some libraries put the offending value into their message
+        reason = f"{reason[:_LONGEST_REASON]}..."
     now = datetime.now(UTC)
     window = request.window or Window(start=now, end=now)
     return CheckResult(

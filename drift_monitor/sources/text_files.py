@@ -28,6 +28,7 @@ from drift_monitor.sources.event_time import UTC_TYPE, to_utc
 TextFormat = Literal["csv", "jsonl"]
 BLOCK: Final = 1 << 22
 """Bytes read at a time; no row may be longer."""
+_LINES_A_ROW: Final = 100
 _LABELS: Final = pa.dictionary(pa.int32(), pa.string())
 _NAMES: Final = {pa.float64(): "a number", pa.bool_(): "true or false", pa.string(): "text", pa.int64(): "whole"}
 
@@ -135,17 +136,29 @@ def whole_rows(path: str, form: TextFormat, size: int) -> int:
             return size
         file.seek(0)
         header = file.readline(BLOCK)
-    return size if _is_row(last, header, form) else size - len(last)
+    unfinished = not _is_json_row(last) if form == "jsonl" else not _ends_with_csv_row(tail, header)
+    return size - len(last) if unfinished else size
 
 
-def _is_row(line: bytes, header: bytes, form: TextFormat) -> bool:
+def _is_json_row(line: bytes) -> bool:
     try:
-        if form == "jsonl":
-            return isinstance(json.loads(line), dict)
-        first, last = (next(csv.reader([part.decode("utf-8", "replace")], strict=True)) for part in (header, line))
-    except (ValueError, csv.Error, StopIteration):
+        return isinstance(json.loads(line), dict)
+    except ValueError:
         return False
-    return len(first) == len(last)
+
+
+def _ends_with_csv_row(tail: bytes, header: bytes) -> bool:
+    """Whether the last line, or it and some before it, is a row: a quoted field may hold line ends."""
+    fields = len(next(csv.reader([header.decode("utf-8", "replace")])))
+    lines = tail.decode("utf-8", "replace").split("\n")
+    for count in range(1, min(len(lines), _LINES_A_ROW) + 1):
+        try:
+            rows = list(csv.reader(io.StringIO("\n".join(lines[-count:])), strict=True))
+        except csv.Error:
+            continue
+        if rows and (len(rows) > 1 or len(rows[0]) >= fields):
+            return len(rows) == 1 and len(rows[0]) == fields
+    return False
 
 
 class _Rows(io.RawIOBase):
