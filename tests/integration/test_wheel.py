@@ -31,7 +31,11 @@ def test_wheel_holds_every_package_file_and_runs_from_elsewhere(tmp_path: Path) 
     installed = tmp_path / "installed"
     run(*pip, "install", "--quiet", "--no-deps", "--target", installed, wheel, cwd=tmp_path)
     where = run(
-        sys.executable, "-c", "import drift_monitor; print(drift_monitor.__file__)", cwd=tmp_path, PYTHONPATH=str(installed)
+        sys.executable,
+        "-c",
+        "import drift_monitor; print(drift_monitor.__file__)",
+        cwd=tmp_path,
+        PYTHONPATH=str(installed),
     )
     assert where.startswith(str(installed))
     schema = run(sys.executable, "-m", "drift_monitor", "schema", cwd=tmp_path, PYTHONPATH=str(installed))
