@@ -22,7 +22,7 @@ from drift_monitor.core.types import StatResult
 PSEUDOCOUNT = 0.5
 """Added to every cell of the PSI: Jeffreys' prior. An empty cell stays finite, its weight in proportion to n."""
 BINS = 1000
-"""Groups of a numeric feature in which `max_bin_z` looks for a spike or a hole."""
+"""Groups of a numeric feature in which `max_bin_z` looks for a spike or a hole; fewer for a small reference."""
 LEAST_TOTAL = 10
 """Rows of both samples for a cell to stand alone in `max_bin_z`; fewer could hardly tell anything."""
 _DRAWS = 2000
@@ -41,7 +41,10 @@ def _dense_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile)
 
 
 def _fine_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Cells:
-    return pooled(compare(spec, reference, current, BINS), least=LEAST_TOTAL, rest=True)
+    # Groups are quantiles, so the reference has as many rows in each. Were those fewer than LEAST_TOTAL, the
+    # current rows alone would decide which groups stand alone: just those where they pile up by chance.
+    bins = min(BINS, max(2, reference.n // (2 * LEAST_TOTAL)))
+    return pooled(compare(spec, reference, current, bins), least=LEAST_TOTAL, rest=True)
 
 
 def _shares(cells: Cells, pseudocount: float = 0.0) -> tuple[Floats, Floats]:
