@@ -183,15 +183,16 @@ def test_sums_are_those_of_the_values_in_whole_units(reference: list[float], liv
     spec = fit(pa.array(reference, pa.float64()))
     found = fold(spec, pa.array(live, pa.float64())).features["x"]
     assert isinstance(found, NumericProfile)
-    units = [round((x - spec.origin) / spec.unit) for x in live]
-    assume(all(abs(u) < 2**35 for u in units))
+    far = [(x - spec.origin) / spec.unit for x in live]
+    assume(all(abs(u) < 2**35 for u in far))
+    units = [round(u) for u in far]
     assert int(found.sums.sum()) == sum(units)
     assert found.squares == sum(u * u for u in units)
     moments = found.moments(spec)
     assert moments is not None
     assert moments[0] == pytest.approx(np.mean(live), abs=spec.unit + 1e-9)
     spread = np.std(live, ddof=1)
-    assert math.sqrt(moments[1]) == pytest.approx(spread, rel=1e-9, abs=2 * spec.unit)
+    assert math.sqrt(moments[1]) == pytest.approx(spread, rel=1e-9, abs=max(2 * spec.unit, 1e-150))
 
 
 @settings(max_examples=200, deadline=None)
@@ -202,7 +203,7 @@ def test_edges_leave_at_most_their_share_between_them(values: list[float], edges
     counts = fold(spec, a).features["x"].counts
     assert spec.edges[0] == min(values)
     assert spec.edges[-1] == max(values)
-    assert (np.diff(spec.edges) > 0).all()
+    assert (spec.edges[:-1] < spec.edges[1:]).all()
     assert counts[0] == counts[-1] == 0
     assert counts[::2].max() <= len(values) / edges
     assert spec.exact == (len(set(values)) <= edges)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drift_monitor.core.profile import FeatureProfile, Spec
-from drift_monitor.core.stattests import moments, ranks, shares
+from drift_monitor.core.stattests import moments, ranks, shares, suprema
 from drift_monitor.core.stattests.cells import groups, interval
 from drift_monitor.core.stattests.effects import effect, effect_size, histogram
 from drift_monitor.core.types import Kind, StatResult
@@ -74,8 +74,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "ks": StatTest(
         name="ks",
         title="Kolmogorov-Smirnov",
-        function=ranks.ks,
-        critical=ranks.ks_critical,
+        function=suprema.ks,
+        critical=suprema.ks_critical,
         measures="largest difference of the distribution functions",
         reference="Smirnov (1948)",
         kinds=_ORDERED,
@@ -93,8 +93,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "weighted_supremum": StatTest(
         name="weighted_supremum",
         title="Weighted supremum",
-        function=ranks.weighted_supremum,
-        critical=ranks.weighted_supremum_critical,
+        function=suprema.weighted_supremum,
+        critical=suprema.weighted_supremum_critical,
         measures="largest difference of the distribution functions, in standard deviations of one row",
         reference="Miller & Siegmund (1982)",
         kinds=_ORDERED,

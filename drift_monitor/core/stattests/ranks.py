@@ -1,103 +1,17 @@
-"""Stattests on ranks: they see only the order of the values, so any rising transformation leaves them alone.
-
-A profile knows F (reference) and G (current) exactly at each edge and just below it, but not between two edges.
-Each statistic is therefore computed on the cells; `low` and `high` hold what any arrangement of the rows inside
-the open cells could make of it. They are None where every row lies on an edge: then the statistic is exact.
-"""
+"""Stattests on sums over ranks (see `steps.py` for brackets)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
-from drift_monitor.core.profile import FeatureProfile, Floats, Ints, NumericProfile, Spec
+from drift_monitor.core.profile import FeatureProfile, Floats, Spec
 from drift_monitor.core.stattests import null
 from drift_monitor.core.stattests.cells import near_constant, numeric
-from drift_monitor.core.stattests.tables import table_z
+from drift_monitor.core.stattests.steps import Bools, bracketed, steps_of
 from drift_monitor.core.types import StatResult
-
-
-@dataclass(frozen=True, eq=False)
-class _Steps:
-    """The two distribution functions on the fine cells that hold rows.
-
-    Attributes:
-        a, b: reference and current rows a cell, shape (k,); m, n their sums.
-        open: whether a cell lies between two edges and may hold several values.
-        before, after: F - G below and above the cell.
-        rise, fall: the cell's shares of the reference and of the current rows.
-    """
-
-    a: Ints
-    b: Ints
-    m: int
-    n: int
-    open: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    before: Floats
-    after: Floats
-    rise: Floats
-    fall: Floats
-
-    @property
-    def exact(self) -> bool:
-        """Whether every cell holds a single value."""
-        return not self.open.any()
-
-
-def _steps(reference: NumericProfile, current: NumericProfile) -> _Steps:
-    total = reference.counts + current.counts
-    used = np.flatnonzero(total)
-    a, b = reference.counts[used], current.counts[used]
-    m, n = int(a.sum()), int(b.sum())
-    after = np.cumsum(a) / m - np.cumsum(b) / n
-    before = np.concatenate(([0.0], after[:-1]))
-    # a cell with one row holds one value
-    several = (used % 2 == 0) & (total[used] > 1)
-    return _Steps(a, b, m, n, several, before, after, a / m, b / n)
-
-
-def _result(
-    statistic: float, p_value: float | None, steps: _Steps, low: float, high: float, slack: float = 1e-12
-) -> StatResult:
-    """With its bracket, widened by rounding; without one if the statistic is exact."""
-    if steps.exact:
-        return StatResult(statistic=statistic, p_value=p_value)
-    margin = slack * max(1.0, high)
-    return StatResult(statistic=statistic, p_value=p_value, low=max(0.0, low - margin), high=high + margin)
-
-
-# -- Kolmogorov-Smirnov ----------------------------------------------------------------------------------
-
-
-def ks(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
-    """Kolmogorov-Smirnov: D = sup |F - G|, taken at the edges.
-
-    Between two edges F rises by p and G by q, so D may be larger there by min(p, q) at most [1]. The p-value is
-    Kolmogorov's limit at sqrt(mn / (m + n)) D: conservative for few rows and for tied ones.
-
-    References:
-        [1] F and G are monotone, so D inside a cell is at most its value below the cell plus p, and at least
-            that minus q; the sum of the p over all cells is 1, hence 1/1000 for 1000 quantile cells.
-    """
-    s = _steps(*numeric(spec, reference, current)[1:])
-    statistic = float(np.abs(s.after).max())
-    both = s.open & (s.a > 0) & (s.b > 0)
-    inside = np.maximum(s.before + s.rise, s.fall - s.before)[both]
-    p_value = float(special.kolmogorov(math.sqrt(s.m * s.n / (s.m + s.n)) * statistic))
-    if not len(inside):
-        return StatResult(statistic=statistic, p_value=p_value)
-    return _result(statistic, p_value, s, statistic, max(statistic, float(inside.max())))
-
-
-def ks_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
-    """Kolmogorov's limit, at the actual numbers of rows."""
-    _, before, now = numeric(spec, reference, current)
-    m, n = before.n, now.n
-    return float(special.kolmogi(alpha)) / math.sqrt(m * n / (m + n))
-
 
 # -- Anderson-Darling ------------------------------------------------------------------------------------
 
@@ -113,7 +27,7 @@ def anderson_darling(spec: Spec, reference: FeatureProfile, current: FeatureProf
         [1] Scholz & Stephens (1987), K-sample Anderson-Darling tests, equation 7.
     """
     _, ours, theirs = numeric(spec, reference, current)
-    s = _steps(ours, theirs)
+    s = steps_of(ours, theirs)
     total = s.a + s.b
     rows = s.m + s.n
     end = np.cumsum(total).astype(np.float64)
@@ -125,15 +39,14 @@ def anderson_darling(spec: Spec, reference: FeatureProfile, current: FeatureProf
     p_value = None if near_constant(ours, theirs) else null.tied_law(total, middle=True).sf(statistic)
     if s.exact:
         return StatResult(statistic=statistic, p_value=p_value)
-    # Inside an open cell D stays between before - fall and before + rise. A tie of rows u..v weighs no more than
-    # the same rows untied, and no less than l over the largest B (N - B).
+    # inside an open cell D stays between before - fall and before + rise
     top, bottom = s.before + s.rise, s.before - s.fall
     most = np.maximum(top**2, bottom**2)
     least = np.where(top * bottom <= 0, 0.0, np.minimum(top**2, bottom**2))
     centre = np.clip(rows / 2, start, end)
-    high = np.where(s.open, most * _untied_weight(start, end, rows), terms)
+    high = np.where(s.open, most * _heaviest(start, end, s.open, rows), terms)
     low = np.where(s.open, least * total / (centre * (rows - centre)), terms)
-    return _result(statistic, p_value, s, scale * float(low.sum()), scale * float(high.sum()), 1e-9)
+    return bracketed(statistic, p_value, s, scale * float(low.sum()), scale * float(high.sum()), 1e-9)
 
 
 def _spread(u: Floats, v: Floats, rows: int) -> Floats:
@@ -142,16 +55,36 @@ def _spread(u: Floats, v: Floats, rows: int) -> Floats:
     return middle * (rows - middle) - rows * (v - u) / 4
 
 
-def _untied_weight(u: Floats, v: Floats, rows: int) -> Floats:
-    """The sum of 1/(x (N - x) - N/4) over x = u + 1/2, u + 3/2, ..., v - 1/2.
+def _heaviest(start: Floats, end: Floats, wanted: Bools, rows: int) -> Floats:
+    """The most that the rows of a cell can weigh, however they are tied: the sum of l / `_spread` over its ties.
 
-    By partial fractions, with the digamma function for the two sums of 1/(x - r).
+    `_spread` is concave in (u, v), so over all ties inside a cell it is least at one of three corners. Near the
+    ends of the ranks that is far too little for most of the rows: there `_heaviest_by_row` looks closer.
     """
-    root = rows / 2 * math.sqrt(1 - 1 / rows)
-    low, high = rows / 2 - root, rows / 2 + root
-    left = special.digamma(v + 0.5 - low) - special.digamma(u + 0.5 - low)
-    right = special.digamma(high - u + 0.5) - special.digamma(high - v + 0.5)
-    return np.asarray((left + right) / (high - low))
+    length = end - start
+    corners = (_spread(start, start + 1, rows), _spread(start, end, rows), _spread(end - 1, end, rows))
+    # every tie but that of all rows has a spread of (N - 1)/4 at least
+    least = np.maximum(np.minimum.reduce(corners), (rows - 1) / 4)
+    most = np.maximum.reduce((*corners, _spread((start + end - 1) / 2, (start + end + 1) / 2, rows)))
+    weight = np.asarray(length / least)
+    for cell in np.flatnonzero(wanted & (most > 2 * least)):
+        weight[cell] = _heaviest_by_row(int(start[cell]), int(end[cell]), rows)
+    return weight
+
+
+def _heaviest_by_row(start: int, end: int, rows: int) -> float:
+    """The same for one cell, as a sum over blocks of rows that are short near both ends of the cell.
+
+    A tie that holds a row of the block s1..s2 begins between `start` and s2 - 1 and ends between s1 + 1 and `end`.
+    """
+    length = end - start
+    steps = np.geomspace(1, length, 100).astype(np.int64)
+    cuts = start + np.unique(np.concatenate(([0, length], steps, length - steps)))
+    s1, s2 = cuts[:-1].astype(np.float64), cuts[1:].astype(np.float64)
+    low, high = np.full_like(s1, start), np.full_like(s1, end)
+    corners = [(low, s1 + 1), (low, high), (s2 - 1, high), (s1, s1 + 1), (s2 - 1, s2)]
+    least = np.minimum.reduce([_spread(u, v, rows) for u, v in corners])
+    return float(((s2 - s1) / np.maximum(least, (rows - 1) / 4)).sum())
 
 
 def anderson_darling_critical(
@@ -196,7 +129,7 @@ def cramer_von_mises(spec: Spec, reference: FeatureProfile, current: FeatureProf
         [1] Anderson (1962), On the distribution of the two-sample Cramer-von Mises criterion.
     """
     _, ours, theirs = numeric(spec, reference, current)
-    s = _steps(ours, theirs)
+    s = steps_of(ours, theirs)
     total = s.a + s.b
     scale = s.m * s.n / (s.m + s.n) ** 2
     straight = (s.before**2 + s.before * s.after + s.after**2) / 3
@@ -207,7 +140,7 @@ def cramer_von_mises(spec: Spec, reference: FeatureProfile, current: FeatureProf
     least = np.where(top * bottom <= 0, 0.0, np.minimum(top**2, bottom**2))
     least = np.where(s.open, least, s.after**2)
     low, high = scale * float((total * least).sum()), scale * float((total * most).sum())
-    return _result(statistic, p_value, s, low, high)
+    return bracketed(statistic, p_value, s, low, high)
 
 
 def cramer_von_mises_critical(
@@ -235,7 +168,7 @@ def mann_whitney(spec: Spec, reference: FeatureProfile, current: FeatureProfile)
     _, ours, theirs = numeric(spec, reference, current)
     if near_constant(ours, theirs):
         return None
-    s = _steps(ours, theirs)
+    s = steps_of(ours, theirs)
     rows = s.m + s.n
     total = (s.a + s.b).astype(np.float64)
     below = np.concatenate(([0], np.cumsum(s.b)[:-1]))
@@ -250,66 +183,10 @@ def mann_whitney(spec: Spec, reference: FeatureProfile, current: FeatureProfile)
     z = max(0.0, distance - 0.5) / widest
     low = max(0.0, distance - unknown - 0.5) / widest
     high = max(0.0, distance + unknown - 0.5) / narrowest
-    return _result(z, float(2 * special.ndtr(-z)), s, low, high, 1e-9)
+    return bracketed(z, float(2 * special.ndtr(-z)), s, low, high, 1e-9)
 
 
 def mann_whitney_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
     """From the normal distribution."""
     _, before, now = numeric(spec, reference, current)
     return math.inf if near_constant(before, now) else null.normal_isf(alpha / 2)
-
-
-# -- weighted supremum -----------------------------------------------------------------------------------
-
-
-def weighted_supremum(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
-    """The largest |F - G| / sqrt(H (1 - H)), H pooled, at the edges: strong where the tails move.
-
-    With few rows on one side of an edge that ratio has no normal tail, so each edge counts with the signed root of
-    its likelihood ratio (`table_z`), which is the same for many rows, divided by sqrt(mn / (m + n)).
-    """
-    _, before, now = numeric(spec, reference, current)
-    z = _edges_z(before, now)
-    largest = float(z.max(initial=0.0))
-    m, n = before.n, now.n
-    p_value = min(_supremum_sf(largest, m + n), len(z) * 2 * float(special.ndtr(-largest)), 1.0)
-    return StatResult(statistic=largest / math.sqrt(m * n / (m + n)), p_value=p_value)
-
-
-def weighted_supremum_critical(
-    spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float
-) -> float:
-    """The smaller of two bounds: a Brownian bridge's boundary crossing, and Bonferroni's over the edges."""
-    _, before, now = numeric(spec, reference, current)
-    m, n = before.n, now.n
-    places = _places(before.counts + now.counts)
-    if not len(places):
-        return math.inf
-    low, high = 1.0, 40.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _supremum_sf(middle, m + n) > alpha else (low, middle)
-    return min(high, null.normal_isf(alpha / (2 * len(places)))) / math.sqrt(m * n / (m + n))
-
-
-def _places(total: Ints) -> Ints:
-    """The fine cells after which there are new rows below and still rows above."""
-    return np.flatnonzero(total[:-1] * (np.cumsum(total)[:-1] < total.sum()))
-
-
-def _edges_z(reference: NumericProfile, current: NumericProfile) -> Floats:
-    places = _places(reference.counts + current.counts)
-    below, now_below = np.cumsum(reference.counts)[places], np.cumsum(current.counts)[places]
-    return table_z(below, now_below, reference.n, current.n)
-
-
-def _supremum_sf(z: float, rows: int) -> float:
-    """P(sup of |bridge| / sqrt(t (1 - t)) > z) for t from 1/N to 1 - 1/N.
-
-    References:
-        Miller & Siegmund (1982), Maximally selected chi square statistics, equation 8.
-    """
-    if z <= 1:
-        return 1.0
-    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    return min(1.0, density * ((z - 1 / z) * 2 * math.log(max(rows - 1, 1)) + 4 / z))
