@@ -106,10 +106,13 @@ class Retention(Model):
     """How long finished things are kept.
 
     Attributes:
-        runs: results of checks, closed episodes.
+        runs: runs with their verdicts, closed episodes.
         reports: Evidently pages.
     """
 
+    results: Annotated[
+        Duration, Field(description="what a run found feature by feature, nearly all of the database")
+    ] = timedelta(days=30)
     runs: Duration = timedelta(days=400)
     reports: Duration = timedelta(days=90)
     delivered: Annotated[Duration, Field(description="delivered messages; dead letters stay until dropped")] = (

@@ -303,7 +303,12 @@ class App:
     def _purge(self) -> None:
         retention = self.config.retention
         try:
-            gone = self.store.purge(datetime.now(UTC), runs=retention.runs, delivered=retention.delivered)
+            gone = self.store.purge(
+                datetime.now(UTC),
+                results=retention.results,
+                runs=retention.runs,
+                delivered=retention.delivered,
+            )
             self._parts.reporter.purge(retention.reports)
         except (StoreError, OSError) as error:
             log.error("what is past its time cannot be deleted", extra=fields(error=error))  # noqa: TRY400

@@ -46,16 +46,20 @@ SELECT state FROM runs WHERE id = :run;
 
 -- name: finish
 -- Record the result of a run that is not done yet.
-UPDATE runs SET state = 'done', finished = :now, verdict = :verdict, result = :result
+UPDATE runs SET state = 'done', finished = :now, verdict = :verdict, summary = :summary, result = :result
 WHERE id = :run AND state IN ('due', 'running');
 
 -- name: result
--- The stored result of a run.
-SELECT id, result FROM runs WHERE id = :run AND state = 'done';
+-- What is kept of the result of a run.
+SELECT id, summary, result FROM runs WHERE id = :run AND state = 'done';
 
--- name: results
+-- name: summaries
 -- The newest finished windows of a monitor.
-SELECT id, result FROM runs WHERE monitor = :monitor AND state = 'done' ORDER BY window_end DESC LIMIT :limit;
+SELECT id, summary, NULL FROM runs WHERE monitor = :monitor AND state = 'done' ORDER BY window_end DESC LIMIT :limit;
+
+-- name: run_of
+-- The finished run of the window that ends at a time.
+SELECT id FROM runs WHERE monitor = :monitor AND state = 'done' AND window_end = :end ORDER BY window_start DESC LIMIT 1;
 
 -- name: put_episode
 -- The new state of an episode.
@@ -66,15 +70,15 @@ ON CONFLICT (id) DO UPDATE SET opened = excluded.opened, closed = excluded.close
 
 -- name: newest_episode
 -- The newest episode of a lane, open or closed.
-SELECT body FROM episodes WHERE monitor = :monitor AND lane = :lane ORDER BY opened DESC, rowid DESC LIMIT 1;
+SELECT id, body FROM episodes WHERE monitor = :monitor AND lane = :lane ORDER BY opened DESC, rowid DESC LIMIT 1;
 
 -- name: episodes
 -- Episodes of one monitor or of all, newest first.
-SELECT body FROM episodes WHERE :monitor IS NULL OR monitor = :monitor ORDER BY opened DESC, rowid DESC LIMIT :limit;
+SELECT id, body FROM episodes WHERE :monitor IS NULL OR monitor = :monitor ORDER BY opened DESC, rowid DESC LIMIT :limit;
 
 -- name: open_episodes
 -- Episodes that are not closed, oldest first.
-SELECT body FROM episodes WHERE closed IS NULL ORDER BY opened, rowid;
+SELECT id, body FROM episodes WHERE closed IS NULL ORDER BY opened, rowid;
 
 -- name: put_message
 -- A message for a receiver unless it is there; dead at once when the receiver is disabled.
@@ -214,6 +218,11 @@ SELECT receiver, at FROM outbox_last_success;
 -- name: purge_runs
 -- Finished runs past their time, except the newest and the newest judged of each monitor.
 DELETE FROM runs WHERE state = 'done' AND finished < :before AND id NOT IN (SELECT value FROM json_each(:keep));
+
+-- name: purge_results
+-- All but the summary of results past their time, except those that metrics and pages are drawn from.
+UPDATE runs SET result = NULL
+WHERE result IS NOT NULL AND finished < :before AND id NOT IN (SELECT value FROM json_each(:keep));
 
 -- name: purge_missed
 -- Missed windows before a finished one that is past its time.

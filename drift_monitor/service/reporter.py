@@ -72,9 +72,10 @@ class Reporter:
             monitor = config.monitors.get(episode.monitor)
             if episode.lane != "drift" or monitor is None or not monitor.report.enabled:
                 continue
-            for run, result in store.results(episode.monitor, 1000):
-                if result.window.end == episode.opened and not self.path(run).exists():
-                    self.ask_for(run, monitor, result, config.state)
+            run = store.run_of(episode.monitor, episode.opened)
+            if run is None or self.path(run).exists() or (result := store.result(run)) is None:
+                continue
+            self.ask_for(run, monitor, result, config.state)
 
     def path(self, run: int) -> Path:
         """Where the report of a run is, or will be."""

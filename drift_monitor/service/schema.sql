@@ -10,13 +10,15 @@ CREATE TABLE runs (  -- the ledger of windows
     started INTEGER,
     finished INTEGER,
     verdict TEXT,
-    result BLOB,  -- JSON of a CheckResult, zlib
+    summary TEXT,  -- JSON of a CheckResult without its features and expectations
+    result BLOB,   -- JSON of all of it, zlib, while it is kept
     UNIQUE (monitor, window_end, window_start),
-    CHECK (state <> 'done' OR (finished IS NOT NULL AND verdict IS NOT NULL AND result IS NOT NULL))
+    CHECK (state <> 'done' OR (finished IS NOT NULL AND verdict IS NOT NULL AND summary IS NOT NULL))
 ) STRICT;
 CREATE INDEX runs_open ON runs (state) WHERE state IN ('due', 'running');
 CREATE INDEX runs_done ON runs (monitor, window_end, verdict) WHERE state = 'done';
 CREATE INDEX runs_finished ON runs (monitor, finished, verdict) WHERE state = 'done';
+CREATE INDEX runs_kept_whole ON runs (finished) WHERE result IS NOT NULL;
 
 CREATE TABLE episodes (
     id TEXT PRIMARY KEY,

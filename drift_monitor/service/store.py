@@ -7,12 +7,14 @@ called from any thread.
 from __future__ import annotations
 
 import json
+import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -32,9 +34,13 @@ from drift_monitor.service.counters import (
 )
 from drift_monitor.service.database import Database
 from drift_monitor.service.lock import LockFile, LockInfo, explain_os_error, read_lock
+from drift_monitor.service.logs import fields
 
 __all__ = ["HISTOGRAMS", "Delivery", "LockInfo", "Run", "Snapshot", "Store", "read_lock"]
 
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 FILE = "drift-monitor.sqlite3"
 FURTHEST = timedelta(hours=28)  # no retry waits longer (24 h and jitter): further ahead means a clock was set back
 RunState = Literal["due", "running", "done", "missed"]
@@ -100,12 +106,16 @@ class Store:
 
     A histogram is (bounds, counts, sum): the upper bounds without +Inf, and one count more than bounds, each of
     its own bucket alone (not cumulative).
+
+    What is stored and cannot be read, because another version wrote it, is left out and told once in the log: one
+    such row must not stop the metrics, the pages and the next windows.
     """
 
     def __init__(self, database: Database, lock: LockFile) -> None:
         self._database = database
         self._lock = lock
-        self._parsed: dict[int, CheckResult] = {}  # the results in the last snapshot, by run: they are large
+        self._parsed: dict[int, CheckResult | None] = {}  # those in the last snapshot, by run: they are large
+        self._unreadable: set[str] = set()
 
     @classmethod
     def open(cls, state: Path, *, address: str = "") -> Self:
@@ -235,10 +245,12 @@ class Store:
             ValueError: a message cannot be rendered, or a histogram has no buckets in HISTOGRAMS.
         """
         stamp = _stamp(now)
+        summary = result.model_copy(update={"features": (), "quality": ()}).model_dump_json()
         blob = zlib.compress(result.model_dump_json().encode())
         bodies = [(receiver, message, render(message)) for receiver, message in messages]
         with self._database.transaction() as db:
-            if not db.run("finish", run=run, now=stamp, verdict=result.verdict.value, result=blob).rowcount:
+            verdict = result.verdict.value
+            if not db.run("finish", run=run, now=stamp, verdict=verdict, summary=summary, result=blob).rowcount:
                 if (state := _state_of(db, run)) == "done":
                     return
                 raise StoreError(f"run {run} of monitor {result.monitor} cannot finish: it is {state}")
@@ -253,30 +265,57 @@ class Store:
                 observe(db, name, labels, value)
 
     def result(self, run: int) -> CheckResult | None:
-        """The stored result of a finished run."""
+        """What is kept of the result of a finished run: all of it, or after `retention.results` its summary."""
         with self._database.transaction("DEFERRED") as db:
             row = db.run("result", run=run).fetchone()
-        return row and _parse(*row)
+        return row and self._read_result(*row)
 
     def results(self, monitor: str, limit: int) -> list[tuple[int, CheckResult]]:
-        """The newest finished windows of a monitor with their run ids, newest first."""
+        """The newest finished windows of a monitor and their run ids, newest first; without features, quality."""
         with self._database.transaction("DEFERRED") as db:
-            rows = db.run("results", monitor=monitor, limit=limit).fetchall()
-        return [(run, _parse(run, blob)) for run, blob in rows]
+            rows = db.run("summaries", monitor=monitor, limit=limit).fetchall()
+        return [(row[0], result) for row in rows if (result := self._read_result(*row)) is not None]
+
+    def run_of(self, monitor: str, end: datetime) -> int | None:
+        """The finished run of the window that ends at a time."""
+        with self._database.transaction("DEFERRED") as db:
+            row = db.run("run_of", monitor=monitor, end=_stamp(end)).fetchone()
+        return row and int(row[0])
+
+    def _read_result(self, run: int, summary: str, blob: bytes | None) -> CheckResult | None:
+        whole = None
+        if blob is not None:
+            whole = self._read(f"the result of run {run}", partial(_unpack, blob))
+        return whole or self._read(f"the summary of run {run}", partial(CheckResult.model_validate_json, summary))
+
+    def _read_episodes(self, rows: Sequence[tuple[str, str]]) -> list[Episode]:
+        episodes = (
+            self._read(f"episode {name}", partial(Episode.model_validate_json, body)) for name, body in rows
+        )
+        return [episode for episode in episodes if episode is not None]
+
+    def _read(self, what: str, parse: Callable[[], _T]) -> _T | None:
+        try:
+            return parse()
+        except (ValidationError, zlib.error) as error:
+            if what not in self._unreadable:
+                self._unreadable.add(what)
+                log.error("something stored cannot be read", extra=fields(what=what, error=error))  # noqa: TRY400
+            return None
 
     # -- episodes ----------------------------------------------------------------------------------
 
     def episode(self, monitor: str, lane: Lane) -> Episode | None:
         """The newest episode of a lane, open or closed."""
         with self._database.transaction("DEFERRED") as db:
-            row = db.run("newest_episode", monitor=monitor, lane=lane).fetchone()
-        return row and Episode.model_validate_json(row[0])
+            rows = db.run("newest_episode", monitor=monitor, lane=lane).fetchall()
+        return next(iter(self._read_episodes(rows)), None)
 
     def episodes(self, monitor: str | None, limit: int) -> list[Episode]:
         """Episodes, newest first."""
         with self._database.transaction("DEFERRED") as db:
-            rows = db.run("episodes", monitor=monitor, limit=limit)
-            return [Episode.model_validate_json(body) for (body,) in rows]
+            rows = db.run("episodes", monitor=monitor, limit=limit).fetchall()
+        return self._read_episodes(rows)
 
     # -- outbox ------------------------------------------------------------------------------------
 
@@ -386,22 +425,23 @@ class Store:
         with self._database.transaction("DEFERRED") as db:
             latest = db.run("latest").fetchall()
             wanted = {run for row in latest for run in row[1:3] if run is not None}
-            blobs = {run: db.run("result", run=run).fetchone()[1] for run in wanted - self._parsed.keys()}
+            known = self._parsed  # once: another thread may put its own there
+            rows = [db.run("result", run=run).fetchone() for run in wanted - known.keys()]
             episodes = db.run("open_episodes").fetchall()
             counters = dict(read_counters(db))
             histograms = dict(read_histograms(db))
             totals = db.run("outbox_totals").fetchall()
             disabled = db.run("disabled_receivers").fetchall()
             successes = db.run("last_successes").fetchall()
-            known = self._parsed
-        parsed = {run: known[run] if run in known else _parse(run, blobs[run]) for run in wanted}
+        parsed = {run: known[run] for run in wanted & known.keys()}
+        parsed |= {row[0]: self._read_result(*row) for row in rows}
         self._parsed = parsed
         return Snapshot(
-            latest={monitor: parsed[run] for monitor, run, _, _, _ in latest if run is not None},
-            latest_judged={monitor: parsed[run] for monitor, _, run, _, _ in latest if run is not None},
+            latest={monitor: found for monitor, run, _, _, _ in latest if (found := parsed.get(run))},
+            latest_judged={monitor: found for monitor, _, run, _, _ in latest if (found := parsed.get(run))},
             finished={monitor: _time(at) for monitor, _, _, at, _ in latest if at is not None},
             succeeded={monitor: _time(at) for monitor, _, _, _, at in latest if at is not None},
-            open_episodes=tuple(Episode.model_validate_json(body) for (body,) in episodes),
+            open_episodes=tuple(self._read_episodes(episodes)),
             counters=counters,
             histograms=histograms,
             outbox={(receiver, state): (n, _time(oldest)) for receiver, state, n, oldest in totals},
@@ -409,17 +449,19 @@ class Store:
             last_delivery={receiver: _time(at) for receiver, at in successes},
         )
 
-    def purge(self, now: datetime, *, runs: timedelta, delivered: timedelta) -> int:
+    def purge(self, now: datetime, *, results: timedelta, runs: timedelta, delivered: timedelta) -> int:
         """Delete finished and missed runs, closed episodes, delivered messages past their time; counters stay.
 
-        The newest run and the newest judged run of a monitor stay, as does the newest episode of a lane,
-        whatever their age.
+        A result loses its features and expectations after `results`; they are most of the database. The newest
+        run and the newest judged run of a monitor stay whole, as does the newest episode of a lane, whatever
+        their age.
 
         Returns:
             How many rows went.
         """
         with self._database.transaction() as db:
             keep = json.dumps([run for row in db.run("latest").fetchall() for run in row[1:3] if run is not None])
+            db.run("purge_results", before=_stamp(now - results), keep=keep)
             gone = db.run("purge_missed", before=_stamp(now - runs)).rowcount
             gone += db.run("purge_runs", before=_stamp(now - runs), keep=keep).rowcount
             gone += db.run("purge_episodes", before=_stamp(now - runs)).rowcount
@@ -450,13 +492,8 @@ def _state_of(db: Database, run: int) -> str:
     return row[0] if row else "not in the ledger"
 
 
-def _parse(run: int, blob: bytes) -> CheckResult:
-    try:
-        return CheckResult.model_validate_json(zlib.decompress(blob))
-    except (ValidationError, zlib.error) as error:
-        raise StoreError(
-            f"the stored result of run {run} cannot be read (was it written by another version?): {error}"
-        ) from error
+def _unpack(blob: bytes) -> CheckResult:
+    return CheckResult.model_validate_json(zlib.decompress(blob))
 
 
 def _put_episode(db: Database, episode: Episode, now: int) -> None:

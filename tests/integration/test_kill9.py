@@ -83,7 +83,8 @@ def expected_messages(store, config):
     for name in MONITORS:
         monitor = config.monitors[name]
         episodes, history = {"drift": None, "quality": None}, []
-        for _, result in reversed(store.results(name, 10 * HOURS)):
+        for run, _ in reversed(store.results(name, 10 * HOURS)):
+            result = store.result(run)
             for lane in ("drift", "quality"):
                 t = step(lane, episodes[lane], history, result, monitor.alarm, monitor.maintenance)
                 episodes[lane] = t.episode if t.changed else episodes[lane]

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -173,8 +174,54 @@ def test_results_come_back_whole(store: Store) -> None:
     assert store.result(first) == full
     assert store.result(second) is None
     store.finish(second, result(1), now=NOW)
-    assert store.results("m", 10) == [(second, result(1)), (first, full)]
+    short = full.model_copy(update={"features": ()})
+    assert store.results("m", 10) == [(second, result(1)), (first, short)]
     assert store.results("m", 1) == [(second, result(1))]
+    assert store.run_of("m", window(0).end) == first
+    assert store.run_of("m", window(2).end) is None
+
+
+@pytest.mark.parametrize("written", ["{}", '{"from": "another version"}', "not JSON"])
+def test_what_another_version_wrote_is_left_out_and_stops_nothing(
+    store: Store, caplog: pytest.LogCaptureFixture, written: str
+) -> None:
+    good = run_one(store, 0, monitor="good", episodes=[episode("good", monitor="good")])
+    bad = run_one(store, 1, verdict=Outcome.DRIFT, episodes=[episode("bad")])
+    run_one(store, 2, monitor="short")
+    with store._database.transaction():
+        edit = store._database._connection.execute
+        edit("UPDATE runs SET summary = ?, result = ? WHERE id = ?", (written, zlib.compress(b"{}"), bad))
+        edit("UPDATE runs SET result = ? WHERE monitor = 'short'", (b"not zlib",))
+        edit("UPDATE episodes SET body = ? WHERE id = 'bad'", (written,))
+    for _ in range(2):
+        shown = store.snapshot()
+        assert set(shown.latest) == set(shown.latest_judged) == {"good", "short"}
+        assert shown.latest["short"] == result(2, monitor="short")  # its summary
+        assert [e.id for e in shown.open_episodes] == ["good"]
+        assert set(shown.finished) == {"good", "m", "short"}
+        assert store.result(bad) is None
+        assert store.results("m", 9) == []
+        assert store.episode("m", "drift") is None
+    assert [run for run, _ in store.results("good", 9)] == [good]
+    assert caplog.text.count("cannot be read") == 4  # each thing once
+    run_one(store, 3)
+    assert store.snapshot().latest["m"] == result(3)
+
+
+def test_a_snapshot_does_not_mind_another_made_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_one(store, 0)
+    before = store.snapshot()
+    run = store._database.run
+
+    def run_while_another_thread_ends_its_own(
+        query: str, /, **values: str | bytes | float | None
+    ) -> sqlite3.Cursor:
+        if query == "open_episodes":
+            store._parsed = {}
+        return run(query, **values)
+
+    monkeypatch.setattr(store._database, "run", run_while_another_thread_ends_its_own)
+    assert store.snapshot() == before
 
 
 # -- finishing a run -------------------------------------------------------------------------------
@@ -429,9 +476,9 @@ def test_purge_keeps_what_is_still_needed(store: Store) -> None:
     store.bury(2, "no", "timeout", 1)
     before = store.snapshot()
 
-    assert store.purge(NOW, runs=DAY, delivered=DAY) == 0
+    assert store.purge(NOW, results=DAY, runs=DAY, delivered=DAY) == 0
     # runs of days 1, 2, 3, 5 (6 is the newest and the newest judged), both missed windows, episode a, message x
-    assert store.purge(NOW + 2 * DAY, runs=DAY, delivered=DAY) == 4 + 2 + 1 + 1
+    assert store.purge(NOW + 2 * DAY, results=DAY, runs=DAY, delivered=DAY) == 4 + 2 + 1 + 1
 
     after = store.snapshot()
     assert after.latest == before.latest
@@ -446,8 +493,22 @@ def test_purge_keeps_the_newest_judged_run_though_later_ones_failed(store: Store
     judged = run_one(store, 1, verdict=Outcome.DRIFT)
     run_one(store, 2, verdict=Outcome.NO_DATA)
     newest = run_one(store, 3, verdict=Outcome.NO_DATA)
-    assert store.purge(NOW + 99 * DAY, runs=DAY, delivered=DAY) == 1
+    assert store.purge(NOW + 99 * DAY, results=DAY, runs=DAY, delivered=DAY) == 1
     assert [run for run, _ in store.results("m", 9)] == [newest, judged]
+
+
+def test_purge_cuts_old_results_down_to_their_summaries(store: Store) -> None:
+    feature = FeatureResult(name="distance", kind="numeric", drifted=True, score=2, threshold=1)
+    whole = [result(day, Outcome.DRIFT, score=2, threshold=1, features=(feature,)) for day in range(3)]
+    store.enqueue("m", [window(day) for day in range(3)])
+    runs = [run.id for run in store.due()]
+    for run, found, age in zip(runs, whole, (3, 1, 3), strict=True):
+        store.finish(run, found, now=NOW - age * DAY)
+    assert store.purge(NOW, results=2 * DAY, runs=99 * DAY, delivered=DAY) == 0
+    short = whole[0].model_copy(update={"features": ()})
+    assert [store.result(run) for run in runs] == [short, whole[1], whole[2]]  # the last is what pages show
+    assert store.snapshot().latest["m"] == whole[2]
+    assert [found.verdict for _, found in store.results("m", 9)] == [Outcome.DRIFT] * 3
 
 
 # -- one process -----------------------------------------------------------------------------------
