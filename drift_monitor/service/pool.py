@@ -116,8 +116,9 @@ class WorkerPool:
             with self._changed:
                 seen, workers = self._kicks, self._workers
                 if self._stopping or index >= workers.count:
+                    self._end_child(index)  # before another thread can take the place, and make its own
                     del self._threads[index]
-                    break
+                    return
             work = self._take()
             if work is not None:
                 self._run(index, *work)
@@ -127,7 +128,6 @@ class WorkerPool:
                 woken = self._wait_for_kick(seen, idle)
             if not woken:
                 self._end_child(index)
-        self._end_child(index)
 
     def _wait_for_kick(self, seen: int, idle: float | None) -> bool:
         return self._changed.wait_for(lambda: self._kicks != seen or self._stopping, idle)
@@ -137,19 +137,30 @@ class WorkerPool:
             self._running[index] = run
             workers = self._workers
         try:
-            result = self._evaluate(index, request, workers)
-            self._done(run, result.model_copy(update={"monitor": run.monitor, "window": run.window}))
+            result = self._outcome(index, run, request, workers)
         except StoppedError:
             log.warning("run stopped; it is due again at the next start", extra=_named(run))
             self._give_back(run)
-        except RunFailedError as error:
-            log.error("run failed", extra=_named(run, failure=error.failure.value, reason=str(error)))  # noqa: TRY400
-            self._done(run, cannot_judge(run.monitor, run.window, error.failure, str(error)))
+        else:
+            self._done(run, result.model_copy(update={"monitor": run.monitor, "window": run.window}))
         finally:
             with self._changed:
                 del self._running[index]
                 self._kicks += 1  # another window of the same monitor may be taken now
                 self._changed.notify_all()
+
+    def _outcome(self, index: int, run: Run, request: CheckRequest, workers: Workers) -> CheckResult:
+        try:
+            return self._evaluate(index, request, workers)
+        except StoppedError:
+            raise
+        except RunFailedError as error:
+            log.error("run failed", extra=_named(run, failure=error.failure.value, reason=str(error)))  # noqa: TRY400
+            return cannot_judge(run.monitor, run.window, error.failure, str(error))
+        except Exception as error:  # a mistake of ours costs this run, not the thread and all runs to come
+            log.exception("run failed", extra=_named(run))
+            reason = f"the check could not be carried out: {error!a}"
+            return cannot_judge(run.monitor, run.window, FailureReason.INTERNAL, reason)
 
     def _evaluate(self, index: int, request: CheckRequest, workers: Workers) -> CheckResult:
         child = self._children.get(index)

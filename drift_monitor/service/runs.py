@@ -77,8 +77,9 @@ class Runs:
     def take(self) -> tuple[Run, CheckRequest] | None:
         """The next run: the oldest of the monitor that has waited longest for its turn, marked as running."""
         with self._lock:
+            config = self._config()  # once: a reload may take the monitor away at any moment
             try:
-                run = self._next()
+                run = self._next(config)
                 if run is None:
                     return None
                 self._store.start(run.id, datetime.now(UTC))
@@ -86,7 +87,6 @@ class Runs:
                 log.error("no run can be started", extra=fields(error=error))  # noqa: TRY400
                 self._hooks.failed(error)
                 return None
-            config = self._config()
             monitor = config.monitors[run.monitor]
             self._busy[run.monitor] = monitor
             self._served[run.monitor] = next(self._turn)
@@ -94,20 +94,23 @@ class Runs:
         window = None if monitor.source.timestamp is None else run.window
         return run, CheckRequest(name=run.monitor, monitor=monitor, state=config.state, window=window)
 
-    def _next(self) -> Run | None:
-        monitors = self._config().monitors
+    def _next(self, config: Config) -> Run | None:
         ready = [
             run
             for name, (run, _) in self._store.waiting().items()
-            if name in monitors and monitors[name].enabled and name not in self._busy
+            if name in config.monitors and config.monitors[name].enabled and name not in self._busy
         ]
         return min(ready, key=lambda run: self._served.get(run.monitor, -1), default=None)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being evaluated and nothing waits."""
+        """Whether nothing is being evaluated and nothing waits.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         with self._lock:
-            return not self._busy and self._next() is None
+            return not self._busy and self._next(self._config()) is None
 
     def finish_poisonous(self, runs: list[Run]) -> None:
         """Give up runs that were being evaluated each of several times that the daemon died.

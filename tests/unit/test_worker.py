@@ -15,7 +15,7 @@ import pytest
 
 from drift_monitor.config.models import Monitor, Workers
 from drift_monitor.core.types import FailureReason, Outcome, Window
-from drift_monitor.service.child import OUTPUT_LINES
+from drift_monitor.service.child import OUTPUT_LINES, Child
 from drift_monitor.service.evaluate import CheckRequest
 from drift_monitor.service.pool import WorkerPool
 from drift_monitor.service.store import Run
@@ -236,6 +236,19 @@ def test_a_command_that_cannot_start(bench):
     result = b.answer()
     assert result.failure == FailureReason.INTERNAL
     assert "/nowhere/python" in result.reason
+
+
+def test_a_mistake_of_ours_costs_its_own_run(bench, monkeypatch):
+    b = bench()
+    evaluate = Child.evaluate
+    monkeypatch.setattr(Child, "evaluate", lambda *_: 1 / 0)
+    b.ask("pid")
+    failed = b.answer()
+    assert (failed.verdict, failed.failure) == (Outcome.CANNOT_JUDGE, FailureReason.INTERNAL)
+    assert "ZeroDivisionError" in failed.reason
+    monkeypatch.setattr(Child, "evaluate", evaluate)
+    b.ask("pid")
+    assert b.answer().verdict == Outcome.OK
 
 
 def test_runs_go_side_by_side(bench):
