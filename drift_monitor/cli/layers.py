@@ -12,13 +12,14 @@ from pathlib import Path
 from drift_monitor.config.document import Document
 from drift_monitor.config.file import examine, read_text
 from drift_monitor.config.models import Columns, Config, FilesSource, Monitor
-from drift_monitor.config.problem import Location, Problem, printable
+from drift_monitor.config.problem import Location, Problem, dotted, printable
 from drift_monitor.config.sentences import unknown
 from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import Kind
 
 _EVIDENTLY = "evidently:"
+_SETTING = 2  # steps to a setting of a policy; more lead to a name that the user chose
 
 
 @dataclass
@@ -28,17 +29,23 @@ class Findings:
     Attributes:
         config: None when the text alone is wrong.
         columns: by monitor: column -> type of its reference or training file, where that could be read.
+        kinds: by monitor: feature -> kind, where that is known.
     """
 
     config: Config | None
     document: Document | None
     problems: list[Problem]
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    kinds: dict[str, dict[str, Kind]] = field(default_factory=dict)
 
     def say(self, location: Location, message: str, *, key: bool = False, warning: bool = False) -> None:
         """Add a problem with the setting at a location."""
         if self.document is not None:
             self.problems.append(self.document.problem(location, message, key=key, warning=warning))
+
+    def is_wrong(self, location: Location) -> bool:
+        """Whether a problem with the setting at a location is known."""
+        return any(problem.path == dotted(location) for problem in self.problems)
 
 
 def examine_file(path: Path, *, offline: bool = False) -> Findings:
@@ -61,12 +68,12 @@ def examine_layers(text: str, path: Path, *, offline: bool = False) -> Findings:
     config, document, problems = examine(text, path)
     found = Findings(config, document, problems)
     if config is not None:
-        for name, monitor in config.monitors.items():
-            _methods(found, name, monitor)
-            _schedule(found, name, monitor)
-            _columns_agree(found, name, monitor.columns, monitor.source.timestamp)
         if not offline:
             _environment(found, config)
+        for name, monitor in config.monitors.items():
+            _policy(found, name, monitor)
+            _schedule(found, name, monitor)
+            _columns_agree(found, name, monitor.columns, monitor.source.timestamp)
     found.problems.sort(key=lambda p: (p.line, p.column))
     return found
 
@@ -74,47 +81,36 @@ def examine_layers(text: str, path: Path, *, offline: bool = False) -> Findings:
 # -- meaning -------------------------------------------------------------------------------------------
 
 
-def _methods(found: Findings, name: str, monitor: Monitor) -> None:
-    at, alarm = ("monitors", name, "alarm"), monitor.alarm
-    for kind, methods in alarm.methods.items():
-        for index, method in enumerate(methods):
-            message = _method_problem(method, kind)
-            if message is None and method.startswith(_EVIDENTLY) and method not in alarm.thresholds:
-                message = f"has no threshold of its own: set alarm.thresholds.{method}"
-            if message is not None:
-                found.say((*at, "methods", kind, index), message)
-    named: list[tuple[Location, str]] = [
-        *(((*at, "report", i), m) for i, m in enumerate(alarm.report)),
-        *(((*at, "thresholds", m), m) for m in alarm.thresholds),
-        *(((*at, "features", f, m), m) for f, ms in alarm.features.items() for m in ms),
+def _policy(found: Findings, name: str, monitor: Monitor) -> None:
+    """Say which methods and features of the policies fit nothing; features need a readable reference."""
+    from drift_monitor.core.misfits import find_misfits
+
+    alarm = monitor.alarm
+    for place, message in find_misfits(found.kinds.get(name), alarm, monitor.quality):
+        found.say(("monitors", name, *place), message, key=isinstance(place[-1], str) and len(place) > _SETTING)
+    named: list[tuple[Location, str, Kind | None]] = [
+        *((("methods", kind, i), m, kind) for kind, ms in alarm.methods.items() for i, m in enumerate(ms)),
+        *((("report", i), m, None) for i, m in enumerate(alarm.report)),
+        *((("thresholds", m), m, None) for m in alarm.thresholds),
+        *((("features", f, m), m, None) for f, ms in alarm.features.items() for m in ms),
     ]
-    for location, method in named:
-        message = _method_problem(method, None)
-        if message is not None:
-            found.say(location, message, key=isinstance(location[-1], str))
+    for location, method, kind in named:
+        problem = _evidently_problem(method, kind) if method.startswith(_EVIDENTLY) else None
+        if problem is not None:
+            found.say(("monitors", name, "alarm", *location), problem, key=isinstance(location[-1], str))
 
 
-def _method_problem(method: str, kind: Kind | None) -> str | None:
-    """What is wrong with naming this method, for features of this kind."""
-    from drift_monitor.core.stattests import STATTESTS
+def _evidently_problem(method: str, kind: Kind | None) -> str | None:
+    """What is wrong with naming this test of Evidently, for features of this kind."""
+    from drift_monitor.evidently_tests import EVIDENTLY_TESTS
 
-    if method.startswith(_EVIDENTLY):
-        from drift_monitor.evidently_tests import EVIDENTLY_TESTS
-
-        short = method.removeprefix(_EVIDENTLY)
-        usable = [n for n, test in EVIDENTLY_TESTS.items() if kind is None or test.takes(kind)]
-        known: Iterable[str] = EVIDENTLY_TESTS
-    else:
-        short = method
-        usable = [n for n, test in STATTESTS.items() if kind is None or kind in test.kinds]
-        known = STATTESTS
+    short = method.removeprefix(_EVIDENTLY)
+    usable = [n for n, test in EVIDENTLY_TESTS.items() if kind is None or test.takes(kind)]
     if short in usable:
         return None
-    return (
-        f"is not for {kind} features: {', '.join(usable)} are"
-        if short in known
-        else unknown("method", short, usable)
-    )
+    if short in EVIDENTLY_TESTS:
+        return f"is not for {kind} features: {', '.join(usable)} are"
+    return unknown("test of Evidently", short, usable)
 
 
 def _schedule(found: Findings, name: str, monitor: Monitor) -> None:
@@ -208,56 +204,62 @@ def token_problem(path: Path) -> str | None:
 
 
 def _reference(found: Findings, name: str, monitor: Monitor) -> None:
-    at = ("monitors", name, "reference")
-    try:
-        columns = reference_columns(monitor.reference)
-    except (DriftMonitorError, OSError) as error:
-        found.say(at, str(error))
-        return
-    found.columns[name] = columns
-    _columns_exist(found, name, monitor, list(columns))
-
-
-def reference_columns(path: Path) -> dict[str, str]:
-    """Column -> Arrow type of a reference folder or a training file.
-
-    Raises:
-        BadReferenceError: it is missing, damaged, or of an unknown format.
-    """
     from drift_monitor.reference import open_reference
     from drift_monitor.reference.version import is_reference
 
-    if is_reference(path):
-        return dict(open_reference(path).manifest.schema_)
-    if not path.exists():
-        raise BadReferenceError(f"{path}: no such file or folder")
+    path = monitor.reference
+    try:
+        if is_reference(path):
+            manifest = open_reference(path).manifest
+            found.columns[name], found.kinds[name] = dict(manifest.schema_), manifest.kinds
+            _columns_exist(found, name, monitor, list(manifest.schema_))
+        elif path.exists():
+            _training_file(found, name, monitor)
+        else:
+            raise BadReferenceError(f"{path}: no such file or folder")
+    except (DriftMonitorError, OSError) as error:
+        found.say(("monitors", name, "reference"), str(error))
+
+
+def _training_file(found: Findings, name: str, monitor: Monitor) -> None:
+    from drift_monitor.core.fold import accepts
+    from drift_monitor.reference.features import plan
     from drift_monitor.sources import SOURCES
 
-    source = FilesSource(path=str(path))
-    return {f.name: str(f.type) for f in SOURCES[source.type](source, {}).columns()}
+    source = FilesSource(path=str(monitor.reference))
+    schema = SOURCES[source.type](source, {}).columns()
+    found.columns[name] = {field.name: str(field.type) for field in schema}
+    at, columns, timestamp = ("monitors", name), monitor.columns, monitor.source.timestamp
+    wrong = not _columns_exist(found, name, monitor, schema.names)
+    if timestamp is not None and timestamp not in schema.names:
+        found.say((*at, "source", "timestamp"), unknown("column in the reference", timestamp, schema.names))
+        wrong = True
+    for column, kind in columns.kinds.items():
+        if column in schema.names and not accepts(kind, schema.field(column).type):
+            message = f"the column is {schema.field(column).type}, which cannot be read as {kind}"
+            found.say((*at, "columns", "kinds", column), message)
+            wrong = True
+    if not wrong:
+        features, _ = plan(schema, columns, timestamp)
+        found.kinds[name] = {feature.name: feature.kind for feature in features}
 
 
-def _columns_exist(found: Findings, name: str, monitor: Monitor, known: Sequence[str]) -> None:
-    """Say which columns of the configuration the reference does not have."""
-    at = ("monitors", name)
-    columns, quality = monitor.columns, monitor.quality
+def _columns_exist(found: Findings, name: str, monitor: Monitor, known: Sequence[str]) -> bool:
+    """Say which columns of the configuration the reference does not have; whether all it needs are there."""
+    at, columns, complete = ("monitors", name), monitor.columns, True
     lists: dict[str, Iterable[str]] = {"ignore": columns.ignore, "features": columns.features or ()}
     named: list[tuple[Location, str, bool]] = [
         *(((*at, "columns", role), c, False) for role, c in _roles(columns)),
         *(((*at, "columns", key, i), c, False) for key, cs in lists.items() for i, c in enumerate(cs)),
         *(((*at, "columns", "kinds", c), c, True) for c in columns.kinds),
-        *(((*at, "alarm", "features", c), c, True) for c in monitor.alarm.features),
-        *(
-            ((*at, "quality", check, c), c, True)
-            for check in ("null_rate", "unseen", "out_of_range", "constant")
-            for c in getattr(quality, check)
-        ),
     ]
     for location, column, key in named:
         if column not in known:
             # a label arrives later and an id may be made by the service: neither has to be in the training data
             optional = location[-1] in ("label", "id") or location[-2] == "ignore"
             found.say(location, unknown("column in the reference", column, known), key=key, warning=optional)
+            complete = complete and optional
+    return complete
 
 
 def _roles(columns: Columns) -> list[tuple[str, str]]:
@@ -270,8 +272,9 @@ def _source(found: Findings, name: str, monitor: Monitor) -> None:
     path = Path(source.path)
     matches = path.exists() if not glob.has_magic(source.path) else any(glob.iglob(source.path, recursive=True))
     if not matches:
-        found.say((*at, "path"), "no file matches yet: every check will say no_data", warning=True)
+        found.say((*at, "path"), "no file matches yet: until one does, checks say cannot_judge", warning=True)
         return
+    from drift_monitor.core.fold import accepts
     from drift_monitor.sources import SOURCES
 
     try:
@@ -279,8 +282,9 @@ def _source(found: Findings, name: str, monitor: Monitor) -> None:
     except DriftMonitorError as error:
         found.say((*at, "path"), str(error), warning=True)
         return
-    if source.timestamp is not None and source.timestamp not in schema.names:
-        found.say((*at, "timestamp"), unknown("column in the source", source.timestamp, schema.names))
+    at_timestamp = (*at, "timestamp")
+    if source.timestamp not in (None, *schema.names) and not found.is_wrong(at_timestamp):
+        found.say(at_timestamp, unknown("column in the source", source.timestamp or "", schema.names))
     columns, known = monitor.columns, found.columns.get(name, {})
     for role, column in _roles(columns):
         if column not in schema.names and role != "label" and (column in known or role == "id"):
@@ -293,3 +297,10 @@ def _source(found: Findings, name: str, monitor: Monitor) -> None:
         shown = ", ".join(printable(c, 60) for c in missing[:10]) + (", ..." if len(missing) > 10 else "")
         message = f"the source lacks columns that the reference has: {shown}"
         found.say((*at, "path"), message, warning=True)
+    for column, kind in found.kinds.get(name, {}).items():
+        if column in schema.names and not accepts(kind, schema.field(column).type):
+            message = (
+                f"column {printable(column, 60)} is {schema.field(column).type}, "
+                f"which cannot be read as the {kind} feature of the reference"
+            )
+            found.say((*at, "path"), message, warning=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from drift_monitor.core.policy import Alarm, Quality
 from drift_monitor.core.profile import Spec
@@ -19,8 +20,23 @@ _CHECKED: dict[str, frozenset[Kind]] = {
 }
 
 
+class Misfit(NamedTuple):
+    """A name that fits nothing.
+
+    Attributes:
+        place: keys and list positions below the monitor, such as `("alarm", "methods", "numeric", 0)`.
+        message: what is wrong with it.
+    """
+
+    place: tuple[str | int, ...]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{'.'.join(step for step in self.place if isinstance(step, str))}: {self.message}"
+
+
 def misfits(specs: Sequence[Spec], alarm: Alarm, quality: Quality) -> list[str]:
-    """Every name in the policies that fits nothing; empty when all is well.
+    """Every name in the policies that fits nothing, as sentences; empty when all is well.
 
     Args:
         specs: one a feature of the reference.
@@ -28,51 +44,70 @@ def misfits(specs: Sequence[Spec], alarm: Alarm, quality: Quality) -> list[str]:
             Evidently has is known outside of this package only.
         quality: its features are looked up.
     """
-    kinds: dict[str, Kind] = {spec.name: spec.kind for spec in specs}
-    return [*_of_alarm(kinds, alarm), *_of_quality(kinds, quality)]
+    return [str(misfit) for misfit in find_misfits({spec.name: spec.kind for spec in specs}, alarm, quality)]
 
 
-def _of_alarm(kinds: Mapping[str, Kind], alarm: Alarm) -> Iterable[str]:
-    for place, method, kind in _named_methods(alarm, kinds):
-        if sentence := _method_misfit(method, kind):
-            yield f"alarm.{place}: {sentence}"
+def find_misfits(kinds: Mapping[str, Kind] | None, alarm: Alarm, quality: Quality) -> list[Misfit]:
+    """The same with their places.
+
+    Args:
+        kinds: feature of the reference -> kind; None while there is no reference, when only methods are looked up.
+        alarm: as above.
+        quality: as above.
+    """
+    found = list(_of_alarm(kinds, alarm))
+    return found if kinds is None else [*found, *_of_quality(kinds, quality)]
+
+
+def _of_alarm(kinds: Mapping[str, Kind] | None, alarm: Alarm) -> Iterable[Misfit]:
+    for place, method, kind in _named_methods(alarm, kinds or {}):
+        if message := _method_misfit(method, kind):
+            yield Misfit(("alarm", *place), message)
     for kind, methods in alarm.methods.items():
-        for method in methods:
+        for index, method in enumerate(methods):
             if method.startswith(OUTSIDE) and method not in alarm.thresholds:
-                yield f"alarm.methods.{kind}: {method} has no threshold of its own; set one in alarm.thresholds"
+                message = f"{method} has no threshold of its own; set one in alarm.thresholds"
+                yield Misfit(("alarm", "methods", kind, index), message)
+    if kinds is None:
+        return
     for name in alarm.features:
         if name not in kinds:
-            yield f"alarm.features.{name}: {_unknown(name, kinds)}"
+            yield Misfit(("alarm", "features", name), _unknown(name, kinds))
     if alarm.drifted_features > len(kinds):
-        yield f"alarm.drifted_features: {alarm.drifted_features} cannot drift, there are {len(kinds)} features"
+        message = f"{alarm.drifted_features} cannot drift, there are {len(kinds)} features"
+        yield Misfit(("alarm", "drifted_features"), message)
 
 
-def _of_quality(kinds: Mapping[str, Kind], quality: Quality) -> Iterable[str]:
+def _of_quality(kinds: Mapping[str, Kind], quality: Quality) -> Iterable[Misfit]:
     for check, usable in _CHECKED.items():
         for name in getattr(quality, check):
             if name not in kinds:
-                yield f"quality.{check}.{name}: {_unknown(name, kinds)}"
+                yield Misfit(("quality", check, name), _unknown(name, kinds))
             elif kinds[name] not in usable:
-                yield f"quality.{check}.{name}: this check is not for a {kinds[name]} feature"
+                yield Misfit(("quality", check, name), f"this check is not for a {kinds[name]} feature")
 
 
-def _named_methods(alarm: Alarm, kinds: Mapping[str, Kind]) -> Iterable[tuple[str, str, Kind | None]]:
+def _named_methods(
+    alarm: Alarm, kinds: Mapping[str, Kind]
+) -> Iterable[tuple[tuple[str | int, ...], str, Kind | None]]:
     for kind, methods in alarm.methods.items():
-        yield from ((f"methods.{kind}", m, kind) for m in methods)
-    yield from ((f"thresholds.{m}", m, None) for m in alarm.thresholds)
-    yield from (("report", m, None) for m in alarm.report)
+        yield from ((("methods", kind, index), m, kind) for index, m in enumerate(methods))
+    yield from ((("thresholds", m), m, None) for m in alarm.thresholds)
+    yield from ((("report", index), m, None) for index, m in enumerate(alarm.report))
     for name, thresholds in alarm.features.items():
-        yield from ((f"features.{name}", m, kinds.get(name)) for m in thresholds)
+        yield from ((("features", name, m), m, kinds.get(name)) for m in thresholds)
 
 
 def _method_misfit(method: str, kind: Kind | None) -> str | None:
     if method.startswith(OUTSIDE):
         return None
-    usable = ", ".join(name for name, test in STATTESTS.items() if kind is None or kind in test.kinds)
+    usable = [name for name, test in STATTESTS.items() if kind is None or kind in test.kinds]
     if method not in STATTESTS:
-        return f"there is no method {method!r}; there are {usable}"
+        close = get_close_matches(method, usable, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(usable)}"
+        return f"there is no method {method!r}; {hint}"
     if kind is not None and kind not in STATTESTS[method].kinds:
-        return f"method {method!r} is not for {kind} features; {usable} are"
+        return f"method {method!r} is not for {kind} features; {', '.join(usable)} are"
     return None
 
 

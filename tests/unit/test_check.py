@@ -180,7 +180,7 @@ def test_every_misfit_of_the_policies_is_told_at_once() -> None:
         "alarm.methods.categorical",
         "alarm.thresholds.psy",
         "alarm.report",
-        "alarm.features.c",
+        "alarm.features.c.ks",
         "alarm.methods.categorical",
         "alarm.features.y",
         "alarm.drifted_features",
@@ -188,7 +188,8 @@ def test_every_misfit_of_the_policies_is_told_at_once() -> None:
         "quality.unseen.x",
         "quality.out_of_range.c",
     ]
-    assert found[0].startswith("alarm.methods.numeric: there is no method 'kss'; there are ks, anderson_darling")
+    assert found[0] == "alarm.methods.numeric: there is no method 'kss'; did you mean 'ks'?"
+    assert found[3].startswith("alarm.report: there is no method 'nope'; there are ks, anderson_darling")
     assert found[1].startswith("alarm.methods.categorical: method 'ks' is not for categorical features; max_bin_z")
     assert found[8] == "quality.null_rate.tmp: the reference has no feature 'tmp'; did you mean 'temp'?"
     with pytest.raises(ConfigError, match="evidently:z has no threshold of its own"):

@@ -65,9 +65,9 @@ def test_all_layers_speak_at_once(folder: Path) -> None:
     text = MONITOR.replace("p_late", "p_lat").replace("at}", "att}") + "    alarm: {report: [kss]}\n"
     at = "monitors.flights"
     assert [line.partition(" (got ")[0] for line in problems(folder, text + "server: {token_file: token}\n")] == [
-        "c.yaml:4:49: monitors.flights.source.timestamp: unknown column in the source, did you mean `at`?",
+        "c.yaml:4:49: monitors.flights.source.timestamp: unknown column in the reference, did you mean `at`?",
         f"c.yaml:6:27: {at}.columns.prediction: unknown column in the reference, did you mean `p_late`?",
-        "c.yaml:7:22: monitors.flights.alarm.report[0]: unknown method, did you mean `ks`?",
+        "c.yaml:7:22: monitors.flights.alarm.report[0]: there is no method 'kss'; did you mean 'ks'?",
         "c.yaml:8:22: server.token_file: token cannot be read: No such file or directory",
     ]
 
@@ -83,25 +83,25 @@ def test_offline_looks_at_nothing_but_the_text(tmp_path: Path) -> None:
     [
         (
             "alarm: {methods: {numeric: [chi2x]}}",
-            "monitors.flights.alarm.methods.numeric[0]: unknown method",
+            "monitors.flights.alarm.methods.numeric[0]: there is no method 'chi2x'; did you mean 'chi2'?",
         ),
         (
             "alarm: {methods: {categorical: [ks]}}",
-            "monitors.flights.alarm.methods.categorical[0]: is not for categorical features",
+            "monitors.flights.alarm.methods.categorical[0]: method 'ks' is not for categorical features",
         ),
         (
             'alarm: {methods: {numeric: ["evidently:ks"]}}',
-            "numeric[0]: has no threshold of its own: set alarm.thresholds.evidently:ks",
+            "numeric[0]: evidently:ks has no threshold of its own; set one in alarm.thresholds",
         ),
         (
-            'alarm: {methods: {numeric: ["evidently:chisquare"]}}',
+            'alarm: {methods: {numeric: ["evidently:chisquare"]}, thresholds: {"evidently:chisquare": 1}}',
             "monitors.flights.alarm.methods.numeric[0]: is not for numeric features",
         ),
         (
             'alarm: {thresholds: {"evidently:nope": 1}}',
             'monitors.flights.alarm.thresholds."evidently:nope": unknown',
         ),
-        ("alarm: {features: {distance: {kx: 1}}}", "monitors.flights.alarm.features.distance.kx: unknown method"),
+        ("alarm: {features: {distance: {kx: 1}}}", "alarm.features.distance.kx: there is no method 'kx'"),
         ("quality: {min_rows: 9, max_rows: 5}", "monitors.flights.quality: min_rows 9 is above max_rows 5"),
     ],
 )
@@ -142,15 +142,46 @@ def test_a_schedule_that_never_fires_is_wrong_and_one_with_gaps_is_odd(tmp_path:
 @pytest.mark.parametrize(
     ("addition", "expected"),
     [
-        ("alarm: {features: {distanse: {ks: 1}}}", ["distanse: unknown column in the reference, did you mean"]),
-        ("quality: {null_rate: {distanse: 1}}", ["distanse: unknown column in the reference, did you mean"]),
+        ("alarm: {features: {distanse: {ks: 1}}}", ["distanse: the reference has no feature 'distanse'; did you"]),
+        (
+            "quality: {null_rate: {distanse: 1}}",
+            ["distanse: the reference has no feature 'distanse'; did you mean"],
+        ),
         ("quality: {unseen: {carrier: 0.5}}", []),
+        (
+            "quality: {unseen: {distance: 0.5}}",
+            ["quality.unseen.distance: this check is not for a numeric feature"],
+        ),
+        ("alarm: {features: {carrier: {ks: 1}}}", ["method 'ks' is not for categorical features"]),
+        ("alarm: {drifted_features: 9}", ["drifted_features: 9 cannot drift, there are 3 features (got 9)"]),
     ],
 )
 def test_columns_are_looked_up_in_the_reference(folder: Path, addition: str, expected: list[str]) -> None:
     found = problems(folder, MONITOR + f"    {addition}\n")
     assert len(found) == len(expected)
     assert all(part in line for part, line in zip(expected, found, strict=True))
+
+
+def test_a_kind_that_a_column_cannot_have_is_wrong(folder: Path) -> None:
+    (problem,) = problems(folder, MONITOR.replace("{pred", "{kinds: {carrier: numeric}, pred"))
+    assert (
+        "columns.kinds.carrier: the column is string, which cannot be read as numeric (got 'numeric')" in problem
+    )
+
+
+def test_a_timestamp_that_only_the_live_files_lack_is_wrong(folder: Path) -> None:
+    pq.write_table(table(10).rename_columns(["att", *table(1).column_names[1:]]), folder / "live" / "a.parquet")
+    (problem,) = problems(folder)
+    assert "source.timestamp: unknown column in the source, did you mean `att`?" in problem
+
+
+def test_a_column_that_changed_its_type_is_warned_of(folder: Path) -> None:
+    live = table(10)
+    text = live["distance"].cast(pa.string())
+    pq.write_table(live.set_column(3, "distance", text), folder / "live" / "a.parquet")
+    (warning,) = problems(folder)
+    assert warning.startswith("warning: ")
+    assert "column distance is string, which cannot be read as the numeric feature of the reference" in warning
 
 
 def test_a_label_that_arrives_later_and_an_ignored_column_are_only_warned_of(folder: Path) -> None:
@@ -174,7 +205,7 @@ def test_columns_of_a_built_reference_are_known_too(folder: Path) -> None:
     text = MONITOR.replace("training.parquet", "refs")
     assert problems(folder, text) == []
     (problem,) = problems(folder, text + "    alarm: {features: {distanse: {ks: 1}}}\n")
-    assert "did you mean `distance`?" in problem
+    assert "did you mean 'distance'?" in problem
     for file in (folder / "refs").rglob("*.parquet"):
         file.write_bytes(b"damaged")
     (damaged,) = problems(folder, text)
