@@ -114,14 +114,16 @@ def _act(verb: Literal["retry", "drop"], ids: Sequence[int], config_path: Path, 
 
     if bool(ids) == all_dead:
         raise click.UsageError("name the messages by ID, or give --all-dead")
-    done, missing = 0, []
+    seen: set[int] = set()
+    missing = []
     with open_outbox(load(config_path)) as box:
-        wanted = _dead(box) if all_dead else list(ids)
+        wanted = _dead(box) if all_dead else list(dict.fromkeys(ids))
         while wanted:
-            missing = [delivery for delivery in wanted if not box.act(verb, delivery)]
-            done += len(wanted) - len(missing)
-            # a daemon lists a bounded number at once: look again while that gets us anywhere
-            wanted = _dead(box) if all_dead and len(missing) < len(wanted) else []
+            missing += [delivery for delivery in wanted if not box.act(verb, delivery)]
+            seen.update(wanted)
+            # a daemon lists a bounded number at once: look again, but not at what died again meanwhile
+            wanted = [delivery for delivery in _dead(box) if delivery not in seen] if all_dead else []
+    done = len(seen) - len(missing)
     click.echo(f"{done} {'message' if done == 1 else 'messages'} {'due again' if verb == 'retry' else 'dropped'}")
     if missing and not all_dead:
         click.echo(f"no pending or dead message: {', '.join(map(str, missing))}", err=True)

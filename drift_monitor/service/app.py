@@ -97,11 +97,9 @@ class App:
         return status(self.config, self._health, self._parts)
 
     def retry(self, delivery: int) -> bool:
-        """Send a message again now; False when there is none such. Its receiver is enabled again if it was not."""
+        """Send a message again now; False when there is none such."""
         found = self.store.replay(delivery, wall_clock())
         if found:
-            for receiver in {d.receiver for d in self.store.deliveries("pending", 100_000) if d.id == delivery}:
-                self.store.enable_receiver(receiver)
             self._outbox.kick()
         return found
 

@@ -147,8 +147,8 @@ INSERT INTO receivers_disabled (receiver, since, reason) VALUES (:receiver, :now
 ON CONFLICT (receiver) DO UPDATE SET reason = excluded.reason;
 
 -- name: enable_receiver
--- A receiver gets messages again.
-DELETE FROM receivers_disabled WHERE receiver = :receiver;
+-- The receiver of a delivery gets messages again.
+DELETE FROM receivers_disabled WHERE receiver = (SELECT receiver FROM outbox WHERE id = :id);
 
 -- name: disabled_receivers
 -- Receivers that get no messages, and why.

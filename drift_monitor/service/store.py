@@ -359,7 +359,8 @@ class Store:
     ) -> None:
         """Record a failed attempt after which the message is dead: kept, counted, replayable.
 
-        With `disable_at` (the time now) its receiver is disabled too, with `error` as the reason.
+        With `disable_at` (the time now) its receiver is disabled too, with `error` as the reason: what waits for
+        it and what comes later is dead, until one of its messages is replayed.
         """
         with self._database.transaction() as db:
             receiver = count_request(db, delivery, seconds, reason)
@@ -367,31 +368,10 @@ class Store:
             if receiver is None:
                 return
             if disable_at is not None:
-                dead += _disable(db, receiver, disable_at, error)
+                db.run("disable_receiver", receiver=receiver, now=_stamp(disable_at), reason=error)
+                dead += db.run("bury_all", receiver=receiver, reason=error).rowcount
             if dead:
                 count(db, "outbox_dead_letters_total", {"receiver": receiver}, dead)
-
-    def disable_receiver(self, receiver: str, now: datetime, reason: str) -> int:
-        """Send a receiver nothing more: what waits for it and what comes later is dead, until `enable_receiver`.
-
-        Returns:
-            How many waiting messages died.
-        """
-        with self._database.transaction() as db:
-            dead = _disable(db, receiver, now, reason)
-            if dead:
-                count(db, "outbox_dead_letters_total", {"receiver": receiver}, dead)
-        return dead
-
-    def enable_receiver(self, receiver: str) -> bool:
-        """Send to a disabled receiver again; its dead messages wait for `replay`. False when it was enabled."""
-        with self._database.transaction() as db:
-            return bool(db.run("enable_receiver", receiver=receiver).rowcount)
-
-    def disabled_receivers(self) -> dict[str, str]:
-        """Receivers that get nothing, and why."""
-        with self._database.transaction("DEFERRED") as db:
-            return dict(db.run("disabled_receivers").fetchall())
 
     def deliveries(self, state: str | None = None, limit: int = 1000) -> list[Delivery]:
         """Outbox rows, oldest first."""
@@ -399,9 +379,15 @@ class Store:
             return [_delivery(row) for row in db.run("deliveries", state=state, limit=limit)]
 
     def replay(self, delivery: int, now: datetime) -> bool:
-        """Make a dead or pending delivery due now with a fresh schedule; False when there is none such."""
+        """Make a dead or pending delivery due now with a fresh schedule; False when there is none such.
+
+        Its receiver is enabled again, if it was not; its other dead messages wait to be asked for.
+        """
         with self._database.transaction() as db:
-            return bool(db.run("replay", id=delivery, now=_stamp(now)).rowcount)
+            found = bool(db.run("replay", id=delivery, now=_stamp(now)).rowcount)
+            if found:
+                db.run("enable_receiver", id=delivery)
+        return found
 
     def drop(self, delivery: int) -> bool:
         """Delete a dead or pending delivery; False when there is none such."""
@@ -521,11 +507,6 @@ def _put_message(db: Database, receiver: str, message: Message, body: bytes, now
     ).fetchall()
     if new == [("dead",)]:  # its receiver is disabled
         count(db, "outbox_dead_letters_total", {"receiver": receiver})
-
-
-def _disable(db: Database, receiver: str, now: datetime, reason: str) -> int:
-    db.run("disable_receiver", receiver=receiver, now=_stamp(now), reason=reason)
-    return db.run("bury_all", receiver=receiver, reason=reason).rowcount
 
 
 def _delivery(

@@ -235,11 +235,6 @@ class Sequences(RuleBasedStateMachine):
                     self.kill(other)
         row.attempts += 1
 
-    @rule(receiver=RECEIVERS)
-    def enable(self, receiver: str) -> None:
-        assert self.store.enable_receiver(receiver) == (receiver in self.model.disabled)
-        self.model.disabled.discard(receiver)
-
     @precondition(lambda self: self.model.rows)
     @rule(data=st.data(), replay=st.booleans())
     def by_hand(self, data: st.DataObject, replay: bool) -> None:
@@ -251,6 +246,7 @@ class Sequences(RuleBasedStateMachine):
             assert self.store.replay(number, NOW) == waiting
             if waiting:
                 row.state, row.attempts, row.next_attempt = "pending", 0, NOW
+                self.model.disabled.discard(row.receiver)
         else:
             assert self.store.drop(number) == waiting
             if waiting:

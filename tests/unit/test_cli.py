@@ -293,6 +293,24 @@ def test_outbox_all_dead(letters: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert states(letters, capsys) == ["pending"] * 3
 
 
+def test_a_dead_message_that_dies_again_is_retried_once(
+    letters: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that answers 410 at once must not keep the command going for ever."""
+    monkeypatch.setattr(Store, "replay", lambda _store, delivery, _now: retried.append(delivery) or True)
+    retried: list[int] = []
+    assert main(["outbox", "retry", "--all-dead", "--config", str(letters)]) == 0
+    assert retried == [1, 2]
+    assert capsys.readouterr().out == "2 messages due again\n"
+
+
+def test_outbox_counts_a_message_once_however_often_it_is_named(
+    letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["outbox", "drop", "1", "1", "--config", str(letters)]) == 0
+    assert capsys.readouterr().out == "1 message dropped\n"
+
+
 def test_outbox_names_what_is_not_there(letters: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["outbox", "drop", "1", "99", "--config", str(letters)]) == 1
     shown = capsys.readouterr()

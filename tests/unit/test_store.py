@@ -358,7 +358,7 @@ def test_everything_is_there_after_a_restart(state: Path) -> None:
     run_one(store, 0, messages=[("hook", message("a")), ("off", message("a"))], episodes=[episode()],
             observations=[("run_duration_seconds", {}, 1)])  # fmt: skip
     store.delivered(1, NOW, 0.1)
-    store.disable_receiver("off", NOW, "410")
+    store.bury(2, "410", "gone", 0.1, disable_at=NOW)
     before, rows = store.snapshot(), store.deliveries()
     store.close()
     again = Store.open(state)
@@ -446,7 +446,7 @@ def test_replay_and_drop(store: Store) -> None:
     assert counter(store, "webhook_requests_total", receiver="r") == 2
 
 
-def test_a_disabled_receiver_gets_nothing_until_it_is_enabled(store: Store) -> None:
+def test_a_disabled_receiver_gets_nothing_until_a_message_is_replayed(store: Store) -> None:
     put(store, ("r", message("a")), ("r", message("b")), ("s", message("a")))
     store.bury(1, "410 Gone", "gone", 1, disable_at=NOW)
     put(store, ("r", message("c")), day=1)
@@ -454,12 +454,12 @@ def test_a_disabled_receiver_gets_nothing_until_it_is_enabled(store: Store) -> N
         ("r", "dead", "410 Gone"), ("r", "dead", "410 Gone"), ("s", "pending", None), ("r", "dead", "410 Gone")
     ]  # fmt: skip
     assert counter(store, "outbox_dead_letters_total", receiver="r") == 3
-    assert store.snapshot().disabled_receivers == store.disabled_receivers() == {"r": "410 Gone"}
-    assert store.enable_receiver("r")
-    assert not store.enable_receiver("r")
+    assert store.replay(3, NOW)  # of another receiver
+    assert store.snapshot().disabled_receivers == {"r": "410 Gone"}
+    assert store.replay(1, NOW)
+    assert store.snapshot().disabled_receivers == {}
     put(store, ("r", message("d")), day=2)
-    assert store.deliveries("pending")[-1].event_id == "d"
-    assert store.disable_receiver("r", NOW, "by hand") == 1
+    assert [(d.receiver, d.event_id) for d in store.deliveries("pending")] == [("r", "a"), ("s", "a"), ("r", "d")]
 
 
 # -- retention -------------------------------------------------------------------------------------
