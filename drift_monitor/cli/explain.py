@@ -30,7 +30,8 @@ class Watched:
 
     Attributes:
         alarm: method -> fixed threshold, or None for the size-aware default.
-        expectations: check -> the rate that is accepted.
+        expectations: check -> the rate that is accepted; for `constant_gain`, how much a single value's share may
+            grow over the reference. One of 1 accepts everything.
         warning: why it may be of little use.
     """
 
@@ -74,12 +75,13 @@ class Explained:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for heading in ("feature", "kind", "role", "alarm when over", "expected at most"):
+        for heading in ("feature", "kind", "judged by", "expected at most"):
             table.add_column(heading, overflow="fold")
         for each in self.features:
             methods = ", ".join(m if t is None else f"{m} {t:g}" for m, t in each.alarm.items())
-            rates = ", ".join(f"{check} {rate:.2%}" for check, rate in each.expectations.items())
-            table.add_row(Text(printable(each.name, 60)), each.kind, each.role, methods, rates)
+            rates = ", ".join(f"{check} {rate:.2%}" for check, rate in each.expectations.items() if rate < 1)
+            kind = each.kind if each.role == "feature" else f"{each.kind} {each.role}"
+            table.add_row(Text(printable(each.name, 60)), kind, methods, rates)
         lines = [
             *(f"{column} is not watched: {why}" for column, why in self.not_watched.items()),
             *(f"{each.name}: {each.warning}" for each in self.features if each.warning),
@@ -158,13 +160,11 @@ def _explain(name: str, monitor: Monitor, reference: Reference, now: datetime, h
 
 
 def _rates(expected: Expectations, feature: str) -> dict[str, float]:
-    lanes = {
-        "null_rate": expected.null_rate,
-        "unseen": expected.unseen,
-        "out_of_range": expected.out_of_range,
-        "constant": expected.constant,
-    }
-    return {check: limits[feature].rate for check, limits in lanes.items() if feature in limits}
+    lanes = {"null_rate": expected.null_rate, "unseen": expected.unseen, "out_of_range": expected.out_of_range}
+    rates = {check: limits[feature].rate for check, limits in lanes.items() if feature in limits}
+    if (spike := expected.constant.get(feature)) is not None:
+        rates["constant" if spike.fixed else "constant_gain"] = min(1.0, spike.rate)
+    return rates
 
 
 def _not_watched(monitor: Monitor, reference: Reference) -> dict[str, str]:

@@ -121,9 +121,40 @@ def _show(manifest: Manifest) -> None:
     from rich.text import Text
 
     from drift_monitor.config.problem import printable
+    from drift_monitor.core.policy import format_duration
 
+    columns = manifest.columns.model_dump(exclude_defaults=True)
+    columns = {"timestamp": manifest.timestamp, **{k: v for k, v in columns.items() if k != "kinds"}}
+    facts = {
+        "version": manifest.version,
+        "sha256": manifest.sha256,
+        "created": f"{manifest.created:%Y-%m-%d %H:%M}Z",
+        "built from": f"{_in_words(manifest.training.files)}, {manifest.training.bytes:,} bytes",
+        "rows": f"{manifest.rows:,}, and {manifest.invalid_rows:,} left out without a readable time",
+        "from, to": f"{manifest.start:%Y-%m-%d %H:%M}Z, {manifest.end:%Y-%m-%d %H:%M}Z"
+        if manifest.start and manifest.end
+        else "no event times",
+        **{name: _in_words(value) for name, value in columns.items() if value},
+        "time zone": f"{manifest.timezone}, where a time has none of its own",
+        "bucket": format_duration(manifest.bucket_length),
+        "split": manifest.split or "not told",
+        "sample": f"{manifest.sample_rows:,} rows, seed {manifest.seed}",
+        "packages": ", ".join(f"{name} {version}" for name, version in manifest.packages.items()),
+        "on disk": f"{sum(file.bytes for file in manifest.files.values()):,} bytes, all hashes right",
+    }
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    for key, value in manifest.model_dump(mode="json", by_alias=True).items():
-        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [str(value)]
-        table.add_row(key, Text("\n".join(printable(line, 300) for line in lines)))
-    stdout().print(table)
+    for name, text in facts.items():
+        table.add_row(name, Text(printable(text, 300)))
+    features = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("feature", "kind", "type", ""):
+        features.add_column(heading, overflow="fold")
+    for feature in manifest.features:
+        kind = feature.kind if feature.role == "feature" else f"{feature.kind} {feature.role}"
+        cells = (feature.name, kind, feature.type, feature.warning or "")
+        features.add_row(*(Text(printable(cell, 300)) for cell in cells))
+    console = stdout()
+    console.print(table, Text(), features, *(Text(printable(line, 300)) for line in manifest.warnings))
+
+
+def _in_words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -389,6 +389,10 @@ def test_reference_build_list_show(training: Path, config: Path, capsys: pytest.
     assert (manifest["rows"], manifest["timestamp"]) == (10_000, "at")
     assert main(["reference", "list", refs]) == 0
     assert manifest["version"] in capsys.readouterr().out
+    assert main(["reference", "show", refs]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{feature['name']}  " in shown for feature in manifest["features"])
+    assert not set("{}[]") & set(shown)
     assert main(["reference", "show", refs, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == manifest
     assert main(["reference", "show", refs, "--version", "2000-01-01-000000000000"]) == 1

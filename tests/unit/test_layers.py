@@ -13,6 +13,7 @@ from socket import create_connection, create_server
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from drift_monitor.cli.explain import explain_monitor
 from drift_monitor.cli.layers import examine_layers, token_problem
@@ -304,7 +305,7 @@ def test_explain_tells_what_follows_from_a_training_file(folder: Path) -> None:
     }
     assert watched["distance"].alarm["psi"] == 0.2
     assert watched["distance"].alarm["anderson_darling"] is None
-    assert set(watched["carrier"].expectations) == {"null_rate", "unseen", "constant"}
+    assert set(watched["carrier"].expectations) == {"null_rate", "unseen", "constant_gain"}
     assert told.not_watched == {"at": "the timestamp", "flight_id": "the id"}
     assert told.windows[0] == {
         "due": "2013-03-02T00:00Z",
@@ -313,3 +314,22 @@ def test_explain_tells_what_follows_from_a_training_file(folder: Path) -> None:
     }
     assert len(told.windows) == 3
     assert told.promise.startswith("no promise")
+
+
+def test_explain_shows_no_limit_that_nothing_can_exceed(folder: Path) -> None:
+    days = table()
+    one_a_day = pa.array([str(i // 1440) for i in range(len(days))])
+    pq.write_table(days.append_column("day", one_a_day), folder / "training.parquet")
+    config = folder / "c.yaml"
+    config.write_text(MONITOR + "    quality: {constant: {carrier: 0.9}}\n")
+    told = explain_monitor("flights", load(config).monitors["flights"], START)
+    expected = {w.name: w.expectations for w in told.features}
+    assert expected["day"]["constant_gain"] == 1.0
+    assert expected["carrier"]["constant"] == 0.9
+    console = Console(width=80)
+    with console.capture() as drawn:
+        console.print(told.drawn())
+    rows = [line for line in drawn.get().splitlines() if line.startswith("day ")]
+    assert len(rows) == 1
+    assert "100.00%" not in drawn.get()
+    assert max(map(len, drawn.get().splitlines())) <= 80
