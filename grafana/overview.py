@@ -93,9 +93,9 @@ def tiles() -> list[Json]:
         ),
         count(
             "Messages given up",
-            "Messages that went to the dead letters within the time range. They wait to be sent again by hand.",
+            "Messages that used up all attempts or were refused for good. They wait to be sent again by hand.",
             16,
-            f"round(sum(increase(drift_monitor_outbox_dead_letters_total{{{DAEMON}}}[$__range])))",
+            f"sum(drift_monitor_outbox_dead_messages{{{DAEMON}}})",
             RED,
             "no receivers",
         ),

@@ -87,6 +87,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("webhook_last_success_timestamp_seconds", "gauge", "When the receiver last took a message.", _R),
     Spec("outbox_messages", "gauge", "Messages waiting to be delivered.", _R),
     Spec("outbox_oldest_message_timestamp_seconds", "gauge", "When the oldest message waiting was made.", _R),
+    Spec("outbox_dead_messages", "gauge", "Messages given up and neither sent again nor dropped since.", _R),
     Spec("outbox_dead_letters_total", "counter", "Messages given up.", _R),
 )
 _DELIVERY_FAILURES = (

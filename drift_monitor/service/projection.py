@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice, pairwise, product
 from typing import TypeVar
 
 from drift_monitor import __version__
-from drift_monitor.config.models import Config, Metrics, Schedule
+from drift_monitor.config.models import Config, Metrics, Monitor, Schedule
 from drift_monitor.core.types import CheckResult, FeatureResult, Outcome
 from drift_monitor.service.counters import Series
 from drift_monitor.service.metrics import KNOWN_LABELS, METRICS, Sample, Spec
@@ -44,6 +44,11 @@ class View:
     due: Mapping[str, int] = field(default_factory=dict)
     running: Mapping[str, int] = field(default_factory=dict)
     loaded: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
+
+    @cached_property
+    def monitors(self) -> Mapping[str, Monitor]:
+        """Those that are watched. Nothing is exported about a disabled one, which would look stale for ever."""
+        return {name: monitor for name, monitor in self.config.monitors.items() if monitor.enabled}
 
     def last_read(self, monitor: str) -> CheckResult | None:
         """The newest window whose rows were read, judged or not."""
@@ -125,7 +130,7 @@ def _daemon(view: View) -> Iterator[_Value]:
 
 
 def _monitors(view: View) -> Iterator[_Value]:
-    for name, monitor in view.config.monitors.items():
+    for name, monitor in view.monitors.items():
         of = (name,)
         model = monitor.model
         yield "monitor_info", (name, clean(model.name), clean(model.version), clean(model.owner)), 1
@@ -186,7 +191,7 @@ def _features(view: View) -> Iterator[_Value]:
     """Per-feature series within the budget, which the monitors share fairly; the most drifted come first."""
     metrics = view.config.metrics
     wanted: dict[str, list[list[_Value]]] = {}
-    for name in view.config.monitors:
+    for name in view.monitors:
         if (judged := view.snapshot.latest_judged.get(name)) is not None:
             labels = unique(f.name for f in judged.features)
             wanted[name] = [list(_feature((name, labels[f.name]), f)) for f in _chosen(judged.features, metrics)]
@@ -243,15 +248,16 @@ def _feature(of: tuple[str, str], feature: FeatureResult) -> Iterator[_Value]:
 
 
 def _receivers(view: View) -> list[str]:
-    """Those configured, and those that still have messages waiting."""
-    waiting = {receiver for receiver, state in view.snapshot.outbox if state == "pending"}
-    return [*view.config.receivers, *sorted(waiting - view.config.receivers.keys())]
+    """Those configured, and those that still have messages which somebody must deal with."""
+    left = {receiver for receiver, state in view.snapshot.outbox if state in {"pending", "dead"}}
+    return [*view.config.receivers, *sorted(left - view.config.receivers.keys())]
 
 
 def _outbox(view: View) -> Iterator[_Value]:
     for receiver in _receivers(view):
         count, oldest = view.snapshot.outbox.get((receiver, "pending"), (0, None))
         yield "outbox_messages", (receiver,), count
+        yield "outbox_dead_messages", (receiver,), view.snapshot.outbox.get((receiver, "dead"), (0, None))[0]
         if oldest is not None:
             yield "outbox_oldest_message_timestamp_seconds", (receiver,), oldest.timestamp()
         if (last := view.snapshot.last_delivery.get(receiver)) is not None:
@@ -262,7 +268,7 @@ def _stored(
     spec: Spec, view: View, receivers: Sequence[str], stored: Mapping[Series, _T]
 ) -> Iterator[tuple[tuple[str, ...], _T]]:
     """The stored series of a metric whose monitor or receiver still exists."""
-    known = {"monitor": view.config.monitors, "receiver": receivers}
+    known = {"monitor": view.monitors, "receiver": receivers}
     for (name, pairs), value in stored.items():
         labels = dict(pairs)
         if (
@@ -274,7 +280,7 @@ def _stored(
 
 
 def _counters(spec: Spec, view: View, receivers: Sequence[str]) -> list[Sample]:
-    known: dict[str, Sequence[str]] = {"monitor": list(view.config.monitors), "receiver": receivers}
+    known: dict[str, Sequence[str]] = {"monitor": list(view.monitors), "receiver": receivers}
     known.update(KNOWN_LABELS.get(spec.name, {}))
     values = dict.fromkeys(product(*(known[label] for label in spec.labels)), 0.0)
     for labels, value in _stored(spec, view, receivers, view.snapshot.counters):

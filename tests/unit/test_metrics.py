@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -131,7 +132,12 @@ def judged():
         histograms={
             ("run_duration_seconds", (("monitor", "m"), ("phase", "judge"))): ((0.1, 1.0), (1, 2, 1), 3.5)
         },
-        outbox={("hook", "pending"): (2, NOW), ("hook", "dead"): (1, NOW), ("old", "pending"): (1, NOW)},
+        outbox={
+            ("hook", "pending"): (2, NOW),
+            ("hook", "dead"): (1, NOW),
+            ("old", "pending"): (1, NOW),
+            ("removed", "dead"): (2, NOW),
+        },
         last_delivery={"hook": NOW},
     )
     return view(
@@ -173,6 +179,9 @@ def test_delivery(judged):
     assert value(found, "outbox_messages", receiver="old") == 1  # not configured any more, but something waits
     assert value(found, "webhook_requests_total", receiver="hook") == 4
     assert value(found, "outbox_dead_letters_total", receiver="hook") == 0
+    assert value(found, "outbox_dead_messages", receiver="hook") == 1
+    assert value(found, "outbox_dead_messages", receiver="old") == 0
+    assert value(found, "outbox_dead_messages", receiver="removed") == 2  # not forgotten with the receiver
     assert value(found, "webhook_last_success_timestamp_seconds", receiver="hook") == NOW.timestamp()
 
 
@@ -197,6 +206,15 @@ def test_counters_start_at_0_for_every_known_label():
 
 def test_what_is_configured_no_more_is_not_exported(judged):
     assert 'monitor="gone"' not in scrape(judged)
+
+
+def test_a_disabled_monitor_is_not_exported(judged):
+    """An alert about its age would fire for ever, and nothing runs that could end it."""
+    off = config("m", "n")
+    disabled = off.monitors["m"].model_copy(update={"enabled": False})
+    off = off.model_copy(update={"monitors": off.monitors | {"m": disabled}})
+    names = {dict(labels).get("monitor") for _, labels in samples(scrape(replace(judged, config=off)))}
+    assert names == {None, "n"}
 
 
 def test_a_failed_run_leaves_the_last_judgement_and_the_last_window_read():
