@@ -30,6 +30,8 @@ _PREDICTION_NAMES = (
 )
 _LABEL_NAMES = ("label", "target", "y", "y_true", "ground_truth", "actual", "outcome", "class")
 _ID_NAMES = ("id", "row_id", "event_id", "request_id", "prediction_id", "uuid", "key")
+_ID_PARTS = re.compile(r"(^|[^a-z0-9])(id|uuid|guid|key|nr|no|number)$|[a-z0-9](Id|ID|UUID)$")
+_PLAIN_NAMES = frozenset(("training", "train", "train_data", "training_data", "reference", "data"))
 _PREDICTION_PARTS = re.compile(
     r"^(?:p|prob|proba|pred|predicted|score)_(.+)|(.+)_(?:pred|prediction|proba|score)$"
 )
@@ -306,9 +308,10 @@ def _identifier(columns: Sequence[_Column], rows: int) -> Guess:
     advice = "used to count duplicate rows"
     unique = [c for c in columns if c.distinct == rows and (c.is_text or pa.types.is_integer(c.type))]
     for column in sorted(unique, key=lambda c: _rank(c.folded, _ID_NAMES)):
-        if column.folded in _ID_NAMES or re.search(r"(_|^)(id|uuid|key|nr|number)$", column.folded):
+        if column.folded in _ID_NAMES or _ID_PARTS.search(column.folded) or _ID_PARTS.search(column.name):
             return Guess(column.name, f"by its name, different in each of the first {rows:,} rows", advice)
-    return Guess(None, "no column has another value in every row", "name one to have duplicates counted")
+    why = "no column with another value in every row has the name of an id"
+    return Guess(None, why, "name the one that is, to have duplicates counted")
 
 
 def _window(column: _Column | None, rows: int) -> tuple[timedelta, str]:
@@ -348,8 +351,9 @@ def _rank(name: str, known: Sequence[str]) -> int:
 
 
 def _monitor_name(training: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", training.stem).strip("-_.")[:63]
-    return name or "monitor"
+    """The file's name; where that says nothing, such as `training`, its folder's."""
+    named = training.absolute().parent.name if training.stem.casefold() in _PLAIN_NAMES else training.stem
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", named).strip("-_.")[:63] or "monitor"
 
 
 def _relative(path: Path, target: Path) -> str:

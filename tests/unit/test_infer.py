@@ -153,3 +153,27 @@ def test_a_scalar_is_read_as_it_was_written(text: str) -> None:
     monitor = f"reference: r, source: {{path: p}}, schedule: {{every: 1h}}, model: {{name: {scalar(text)}}}"
     config = parse(f"monitors: {{m: {{{monitor}}}}}\n", Path("/c.yaml"))
     assert config.monitors["m"].model.name == text
+
+
+@pytest.mark.parametrize("name", ["Order No", "orderId", "order_id", "UUID", "request.key", "Nr"])
+def test_an_id_is_known_by_its_name_and_its_values(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "orders.parquet"
+    pq.write_table(pa.table({name: range(50), "piano": range(50), "x": [1, 2] * 25}), path)
+    assert infer(path).id.column == name
+
+
+def test_a_column_of_different_numbers_is_no_id_without_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "orders.parquet"
+    pq.write_table(pa.table({"piano": range(50), "valid": range(50)}), path)
+    assert infer(path).id.column is None
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [("flight-delay/training.parquet", "flight-delay"), ("flight-delay/orders.parquet", "orders")],
+)
+def test_a_monitor_is_named_by_the_file_or_by_its_folder(tmp_path: Path, file: str, expected: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir()
+    pq.write_table(pa.table({"x": [1, 2]}), path)
+    assert infer(path).name == expected
