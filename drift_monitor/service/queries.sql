@@ -6,9 +6,9 @@ SELECT window_start, window_end FROM runs WHERE monitor = :monitor
 ORDER BY window_end DESC, window_start DESC LIMIT 1;
 
 -- name: enter_window
--- Enter a window in the ledger unless it is there.
+-- Enter a window in the ledger unless it is there; one that was written off and is due after all is due.
 INSERT INTO runs (monitor, window_start, window_end, state) VALUES (:monitor, :start, :end, :state)
-ON CONFLICT DO NOTHING;
+ON CONFLICT DO UPDATE SET state = 'due' WHERE state = 'missed' AND excluded.state = 'due';
 
 -- name: due
 -- Runs waiting; the first of every monitor, then the second of every monitor, and so on, so that a backlog starves nobody.

@@ -36,7 +36,7 @@ class Ledger(Protocol):
         """The window with the latest end."""
 
     def enqueue(self, monitor: str, due: Sequence[Window], missed: Sequence[Window] = ()) -> int:
-        """Enter windows; known ones are left as they are."""
+        """Enter windows; known ones are left as they are, but a missed one may become due."""
 
     def count(self, name: str, labels: Mapping[str, str], by: float = 1) -> None:
         """Add to a counter."""
@@ -89,7 +89,7 @@ def due_windows(
 
     A fire time `t` stands for the window `[t - length, t)`, due at `t + delay`. With nothing in the ledger,
     or with a ledger that is ahead of the clock, it is the latest complete window alone; entering one that
-    is known already does nothing.
+    is known already does nothing, unless it was written off as missed while the clock was ahead.
 
     Args:
         schedule: interval or cron.

@@ -160,8 +160,10 @@ class Store:
     def enqueue(self, monitor: str, due: Sequence[Window], missed: Sequence[Window] = ()) -> int:
         """Enter windows as `due` or `missed` (counted in runs_missed_total); known ones are left as they are.
 
+        But a missed window that is entered as due is due: a clock that was ahead wrote it off too early.
+
         Returns:
-            How many `due` windows were new.
+            How many windows became due.
         """
         with self._database.transaction() as db:
             new = {"due": 0, "missed": 0}

@@ -106,17 +106,23 @@ class Sequences(RuleBasedStateMachine):
 
     def enqueue(self, monitor: str, due: list[int], missed: list[int]) -> None:
         new = self.store.enqueue(monitor, [window(day) for day in due], [window(day) for day in missed])
-        known = {entry.day for entry in self.model.runs.values() if entry.monitor == monitor}
-        fresh_missed = set(missed) - known
-        fresh_due = set(due) - known - fresh_missed
+        known = {entry.day: entry.state for entry in self.model.runs.values() if entry.monitor == monitor}
+        fresh_missed = set(missed) - known.keys()
+        revived = set(due) & (fresh_missed | {day for day, state in known.items() if state == "missed"})
+        fresh_due = set(due) - known.keys() | revived
         assert new == len(fresh_due)
+        self.model.runs = {
+            number: entry
+            for number, entry in self.model.runs.items()
+            if not (entry.state == "missed" and entry.monitor == monitor and entry.day in revived)
+        }
         self.model.counters["runs_missed_total"] += len(fresh_missed)
         for run in self.store.due():
             self.model.runs.setdefault(run.id, Entry(run.monitor, (run.window.start - T0).days, "due"))
         seen = {(entry.monitor, entry.day) for entry in self.model.runs.values()}
         assert {(monitor, day) for day in fresh_due} <= seen
-        for day in fresh_missed:  # missed rows have no id to be asked by
-            self.model.runs[-len(self.model.runs) - 1] = Entry(monitor, day, "missed")
+        for day in fresh_missed - revived:  # missed rows have no id to be asked by
+            self.model.runs[min([0, *self.model.runs]) - 1] = Entry(monitor, day, "missed")
 
     @precondition(lambda self: any(entry.state == "due" for entry in self.model.runs.values()))
     @rule(data=st.data())

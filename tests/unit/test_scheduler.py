@@ -157,7 +157,7 @@ class Ledger:
         return max((w for m, w in self.windows if m == monitor), key=lambda w: w.end, default=None)
 
     def enqueue(self, monitor, due, missed=()):
-        new = [w for w in due if (monitor, w) not in self.windows]
+        new = [w for w in due if self.windows.get((monitor, w), "missed") == "missed"]
         skipped = [w for w in missed if (monitor, w) not in self.windows]
         self.windows |= {(monitor, w): "due" for w in new} | {(monitor, w): "missed" for w in skipped}
         self.missed_total += len(skipped)
@@ -270,6 +270,20 @@ def test_a_clock_a_month_ahead_writes_nothing_off(make):
         clock.pass_by(HOUR)
         scheduler.enter_due("m")
     assert ledger.ends("due") == ["03 10:00", "04 10:00", "04 11:00", "04 12:00", "04 13:00"]
+
+
+def test_a_start_with_the_clock_a_month_ahead_costs_no_window(make):
+    ledger, clock = Ledger(), SetClock("2026-03-04T10:30")
+    make(clock, ledger).enter_due("m")
+    clock.set_by(30 * DAY)  # while no daemon ran, so it looks like downtime
+    scheduler = make(clock, ledger)
+    scheduler.enter_due("m")
+    assert len(ledger.ends("missed")) == 30 * 24 - 1
+    clock.set_by(-30 * DAY)
+    for _ in range(3):
+        scheduler.enter_due("m")
+        clock.pass_by(HOUR)
+    assert ledger.ends("due") == ["03 10:00", "04 10:00", "04 11:00", "04 12:00"]
 
 
 def test_the_watch_notices_a_step_and_not_the_passing_of_time(make, caplog):

@@ -104,10 +104,18 @@ def counter(store: Store, name: str, **labels: str) -> float:
 def test_known_windows_are_left_as_they_are(store: Store) -> None:
     assert store.newest_window("m") is None
     assert store.enqueue("m", [window(1), window(2)], missed=[window(0)]) == 2
-    assert store.enqueue("m", [window(0), window(2), window(3)], missed=[window(0), window(1)]) == 1
+    assert store.enqueue("m", [window(2), window(3)], missed=[window(0), window(1)]) == 1
     assert [run.window for run in store.due()] == [window(1), window(2), window(3)]
     assert store.newest_window("m") == window(3)
     assert counter(store, "runs_missed_total", monitor="m") == 1
+
+
+def test_a_window_that_was_written_off_too_early_is_due_when_its_time_comes(store: Store) -> None:
+    store.enqueue("m", [window(3)], missed=[window(1), window(2)])
+    assert store.enqueue("m", [window(2)]) == 1
+    assert store.enqueue("m", [window(2)], missed=[window(2)]) == 0
+    assert [run.window for run in store.due()] == [window(2), window(3)]
+    assert counter(store, "runs_missed_total", monitor="m") == 2
 
 
 def test_a_backlog_of_one_monitor_starves_no_other(store: Store) -> None:
