@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from difflib import get_close_matches
 from ipaddress import ip_address
+from math import gcd
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import available_timezones
@@ -258,9 +259,11 @@ class WindowConfig(Model):
     @model_validator(mode="after")
     def _whole_buckets(self) -> Self:
         if self.length % self.bucket:
+            microsecond = timedelta(microseconds=1)
+            fitting = gcd(self.length // microsecond, self.bucket // microsecond) * microsecond
             raise ValueError(
                 f"length {format_duration(self.length)} is not a whole number of buckets "
-                f"of {format_duration(self.bucket)}"
+                f"of {format_duration(self.bucket)}: add `bucket: {format_duration(fitting)}`"
             )
         return self
 
