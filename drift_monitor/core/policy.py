@@ -12,6 +12,7 @@ from drift_monitor.core.types import Kind, UtcDatetime
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])", re.ASCII)
+_LONGEST = timedelta(days=36_500)  # so that now minus any two of them is a date
 _BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?(KB|MB|GB|KiB|MiB|GiB)", re.ASCII)
 
@@ -31,10 +32,10 @@ def parse_duration(value: object) -> timedelta:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("a duration needs a number and a unit of s, m, h, d or w, such as 90s, 15m, 1h or 1d")
-    try:
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-    except OverflowError:
-        raise ValueError("a duration this long does not fit in a calendar") from None
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"a duration can be {_LONGEST.days}d at most")
+    return timedelta(seconds=seconds)
 
 
 def format_duration(value: timedelta) -> str:
