@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,6 +37,9 @@ from drift_monitor.service.store import Run, Store
 log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two looks at the clock and the store
+LOOK = (
+    60.0  # seconds between two looks for due windows besides the alarm clock's, which a suspended machine delays
+)
 RETRY = 5.0  # seconds until a store that failed is tried again
 PURGE = 3600.0  # seconds between two purges
 LAST_WORDS = timedelta(seconds=5)  # for deliveries under way, after the runs had their grace
@@ -68,6 +72,7 @@ class App:
         self._signals = Signals()
         self._reloading = threading.Lock()
         self._health = Health()
+        self._broken = False
         self._drawn: tuple[object, ...] = ()
         self._next: dict[str, float] = {}
         self.exposition = Exposition()
@@ -165,28 +170,51 @@ class App:
             ConfigError: the configuration cannot be used.
             DriftMonitorError: the state or the address cannot be had.
         """
-        with self._signals:
-            self._start()
+        with self._signals, self._ended_by_a_thread():
+            self._open()
             try:
+                self._start()
                 self._loop()
             finally:
                 self._stop()
-        return 0
+        return 1 if self._broken else 0
 
     def stop(self) -> None:
         """Ask for the end, from any thread; a second time, for an immediate one."""
         self._signals.stop()
 
-    def _start(self) -> None:
+    @contextmanager
+    def _ended_by_a_thread(self) -> Iterator[None]:
+        """Let a thread that ends by surprise end the daemon: half a daemon looks alive, and a new one works."""
+
+        def end(thread: threading.ExceptHookArgs) -> None:
+            log.critical(
+                "a thread ended by surprise, and with it the daemon",
+                extra=fields(thread=thread.thread and thread.thread.name),
+                exc_info=thread.exc_value,
+            )
+            self._broken = True
+            self._signals.stop()
+
+        before, threading.excepthook = threading.excepthook, end
+        try:
+            yield
+        finally:
+            threading.excepthook = before
+
+    def _open(self) -> None:
         config = self.config = self._read(None)
         self.store = Store.open(config.state)
         try:
             self._build(config)
-            self.store.announce(self.address)
-            self._runs.finish_poisonous(self.store.recover(MAX_ATTEMPTS))
         except BaseException:
             self.store.close()
             raise
+
+    def _start(self) -> None:
+        config = self.config
+        self.store.announce(self.address)
+        self._runs.finish_poisonous(self.store.recover(MAX_ATTEMPTS))
         self._draw()
         self._server.start()
         self._outbox.start()
@@ -230,6 +258,7 @@ class App:
             if self._health.store_error is not None:
                 self._every(RETRY, self._probe)
             self._every(TICK / 2, self._draw)
+            self._every(LOOK, self._scheduler.enter_all)
             self._every(PURGE, self._purge)
             self._watch_replay()
             systemd.notify("WATCHDOG=1")
@@ -245,12 +274,13 @@ class App:
 
     def _stop(self) -> None:
         self._health.state = "stopping"
-        systemd.notify("STOPPING=1")
-        log.info("stopping", extra=fields(running=len(self._pool.running), grace=self.config.workers.grace))
+        grace = self.config.workers.grace
+        systemd.stopping(grace + 2 * LAST_WORDS)
+        log.info("stopping", extra=fields(running=len(self._pool.running), grace=grace))
         self._scheduler.stop()
         self._runs.give_up_waiting()
-        for part, grace in ((self._pool.stop, self.config.workers.grace), (self._outbox.stop, LAST_WORDS)):
-            thread = threading.Thread(target=part, args=(grace,), daemon=True)
+        for part, seconds in ((self._pool.stop, grace), (self._outbox.stop, LAST_WORDS)):
+            thread = threading.Thread(target=part, args=(seconds,), daemon=True)
             thread.start()
             while thread.is_alive():
                 if self._signals.hurried:
@@ -340,6 +370,11 @@ class App:
         if until is None or self._health.replay_finished or self._clock.now() < until:
             return
         self._scheduler.enter_all()
-        if self._health.store_error is None and self._runs.idle:
+        try:
+            finished = self._runs.idle
+        except StoreError as error:
+            self._failed(error)
+            return
+        if self._health.store_error is None and finished:
             self._health.replay_finished = True
             log.info("replay finished", extra=fields(until=until.isoformat()))

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
-from daemon_harness import PATIENCE, Process, Receiver, configure, in_thread, until
+from apscheduler.schedulers.background import BackgroundScheduler
+from daemon_harness import PATIENCE, STAND_IN, Process, Receiver, configure, in_thread, until
 
 from drift_monitor.core.errors import ConfigError, StoreError
 from drift_monitor.core.types import Window
@@ -244,6 +245,44 @@ def test_reload_over_http(tmp_path):
         until(lambda: api.metrics()["drift_monitor_config_last_reload_successful"] == 1)
 
 
+def test_an_alarm_clock_that_never_rings_loses_no_window(tmp_path, monkeypatch):
+    """As after the machine was suspended, when the clock that the alarm sleeps by stood still."""
+    monkeypatch.setattr("drift_monitor.service.app.LOOK", 0.05)
+    monkeypatch.setattr(BackgroundScheduler, "_process_jobs", lambda _: None)
+    with in_thread(configure(tmp_path, {"a": {}})) as (app, _):
+        until(lambda: app.store.results("a", 1))
+
+
+def test_a_thread_that_ends_by_surprise_ends_the_daemon(tmp_path, monkeypatch, caplog):
+    def fall(_scheduler):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(BackgroundScheduler, "_process_jobs", fall)
+    assert App(configure(tmp_path, {"a": {}}), worker=STAND_IN).run() == 1
+    assert "a thread ended by surprise" in caplog.text
+    with closing(Store.open(tmp_path / "state")):  # it ended in good order
+        pass
+
+
+def test_the_longest_durations_do_not_leave_the_calendar(tmp_path):
+    long = "36500d"
+    config = configure(
+        tmp_path,
+        {
+            "a": {
+                "schedule": {"every": long},
+                "window": {"length": long, "delay": long},
+                "alarm": {"cooldown": long, "remind": long},
+                "source": {"path": "none", "timestamp": "t"},
+            }
+        },
+        retention=dict.fromkeys(("results", "runs", "reports", "delivered"), long),
+    )
+    with in_thread(config) as (app, api):
+        until(lambda: app.store.results("a", 1))
+        assert api.metrics()['drift_monitor_run_interval_seconds{monitor="a"}'] == 36_500 * 86_400
+
+
 def test_sighup_reloads_and_sigterm_ends(tmp_path, processes):
     config = configure(tmp_path, {"a": {}})
     daemon = processes(config)
@@ -375,7 +414,7 @@ def test_systemd_is_told(tmp_path, processes, monkeypatch):
         hear(r"RELOADING=1\nMONOTONIC_USEC=\d+")
         hear("READY=1")
         daemon.send(signal.SIGTERM)
-        hear("STOPPING=1")
+        hear(r"STOPPING=1\nEXTEND_TIMEOUT_USEC=20000000")  # the grace and some last words
     daemon.end()
 
 

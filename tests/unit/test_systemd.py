@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,21 @@ def test_notify_reaches_the_service_manager(tmp_path, monkeypatch, abstract):
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         systemd.notify("READY=1")
         assert manager.recv(100) == b"READY=1"
+
+
+def test_a_service_manager_that_is_away_costs_a_line_in_the_log(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    systemd.notify("WATCHDOG=1")
+    assert "systemd cannot be told" in caplog.text
+
+
+def test_a_stop_asks_for_the_time_it_needs(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        systemd.stopping(timedelta(seconds=1.5))
+        assert manager.recv(100) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=1500000"
 
 
 def test_outside_systemd_nothing_is_sent(monkeypatch):
