@@ -333,6 +333,7 @@ class App:
         try:
             gone = self.store.purge(
                 datetime.now(UTC),
+                monitors=self.config.monitors,
                 results=retention.results,
                 runs=retention.runs,
                 delivered=retention.delivered,

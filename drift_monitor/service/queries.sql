@@ -219,6 +219,10 @@ SELECT receiver, at FROM outbox_last_success;
 -- Finished runs past their time, except the newest and the newest judged of each monitor.
 DELETE FROM runs WHERE state = 'done' AND finished < :before AND id NOT IN (SELECT value FROM json_each(:keep));
 
+-- name: purge_due
+-- Windows that wait for monitors which are watched no more; the schedule enters them again should one come back.
+DELETE FROM runs WHERE state = 'due' AND monitor NOT IN (SELECT value FROM json_each(:monitors));
+
 -- name: purge_results
 -- All but the summary of results past their time, except those that metrics and pages are drawn from.
 UPDATE runs SET result = NULL
@@ -231,10 +235,12 @@ DELETE FROM runs WHERE state = 'missed' AND window_end < (
     WHERE old.monitor = runs.monitor AND old.state = 'done' AND old.finished < :before);
 
 -- name: purge_episodes
--- Closed episodes past their time, except the newest of each lane, which its cooldown may still need.
-DELETE FROM episodes WHERE closed IS NOT NULL AND stored < :before AND EXISTS (
-    SELECT 1 FROM episodes AS later WHERE later.monitor = episodes.monitor AND later.lane = episodes.lane
-        AND later.opened > episodes.opened);
+-- Episodes past their time: of a monitor that is watched only closed ones, and never the newest of a lane, which its cooldown may need.
+DELETE FROM episodes WHERE stored < :before AND (
+    monitor NOT IN (SELECT value FROM json_each(:monitors))
+    OR closed IS NOT NULL AND EXISTS (
+        SELECT 1 FROM episodes AS later WHERE later.monitor = episodes.monitor AND later.lane = episodes.lane
+            AND later.opened > episodes.opened));
 
 -- name: purge_delivered
 -- Delivered messages past their time.

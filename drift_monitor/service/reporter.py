@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from drift_monitor.service.store import Store
 
 log = logging.getLogger(__name__)
 
+MOST_FAILED = 100  # reports of which it is remembered why they failed; the log has all
 Make = Callable[[ReportRequest, timedelta], object]
 
 
@@ -82,11 +84,11 @@ class Reporter:
         return self.folder / f"{run}.html"
 
     def purge(self, age: timedelta) -> None:
-        """Delete reports past their time."""
-        if self.folder.is_dir():
-            for page in self.folder.glob("*.html"):
+        """Delete reports past their time, and what was half written when a child was killed."""
+        for page in (*self.folder.glob("*.html"), *self.folder.glob(".*.html.*")):
+            with suppress(FileNotFoundError):  # it got its name meanwhile
                 if page.stat().st_mtime < time.time() - age.total_seconds():
-                    page.unlink(missing_ok=True)
+                    page.unlink()
 
     def _work(self) -> None:
         while True:
@@ -111,3 +113,5 @@ class Reporter:
     def _fail(self, request: ReportRequest, why: str) -> None:
         if request.run is not None:
             self.failed[request.run] = why
+            while len(self.failed) > MOST_FAILED:
+                del self.failed[next(iter(self.failed))]

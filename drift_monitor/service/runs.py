@@ -122,6 +122,7 @@ class Runs:
         """
         for run in runs:
             if (monitor := self._config().monitors.get(run.monitor)) is None:
+                self._store.give_back(run.id)
                 continue
             reason = f"the daemon died {run.attempts} times while it evaluated this window, so it was given up"
             self._finish(run, monitor, cannot_judge(run.monitor, run.window, FailureReason.INTERNAL, reason))

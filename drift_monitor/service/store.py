@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -437,22 +437,33 @@ class Store:
             last_delivery={receiver: _time(at) for receiver, at in successes},
         )
 
-    def purge(self, now: datetime, *, results: timedelta, runs: timedelta, delivered: timedelta) -> int:
+    def purge(
+        self,
+        now: datetime,
+        *,
+        monitors: Collection[str],
+        results: timedelta,
+        runs: timedelta,
+        delivered: timedelta,
+    ) -> int:
         """Delete finished and missed runs, closed episodes, delivered messages past their time; counters stay.
 
         A result loses its features and expectations after `results`; they are most of the database. The newest
         run and the newest judged run of a monitor stay whole, as does the newest episode of a lane, whatever
-        their age.
+        their age. Of a monitor that is none of `monitors` nothing stays, and no window waits.
 
         Returns:
             How many rows went.
         """
         with self._database.transaction() as db:
-            keep = json.dumps([run for row in db.run("latest").fetchall() for run in row[1:3] if run is not None])
+            latest = [row for row in db.run("latest").fetchall() if row[0] in monitors]
+            keep = json.dumps([run for row in latest for run in row[1:3] if run is not None])
+            watched = json.dumps(list(monitors))
             db.run("purge_results", before=_stamp(now - results), keep=keep)
-            gone = db.run("purge_missed", before=_stamp(now - runs)).rowcount
+            gone = db.run("purge_due", monitors=watched).rowcount
+            gone += db.run("purge_missed", before=_stamp(now - runs)).rowcount
             gone += db.run("purge_runs", before=_stamp(now - runs), keep=keep).rowcount
-            gone += db.run("purge_episodes", before=_stamp(now - runs)).rowcount
+            gone += db.run("purge_episodes", before=_stamp(now - runs), monitors=watched).rowcount
             gone += db.run("purge_delivered", before=_stamp(now - delivered)).rowcount
         return gone
 

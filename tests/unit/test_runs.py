@@ -71,3 +71,14 @@ def test_removed_and_disabled_monitors_wait(store):
     now = config("a")
     assert not runs.idle
     assert runs.take()[0].monitor == "a"
+
+
+def test_a_poisonous_window_of_a_removed_monitor_waits_for_its_return(store):
+    enter(store, "a", 1)
+    for _ in range(3):
+        store.start(store.due()[0].id, START)
+        poisonous = store.recover(3)
+    runs, _ = make(store, lambda: config("b"))
+    runs.finish_poisonous(poisonous)
+    assert [run.monitor for run in store.due()] == ["a"]
+    assert store.results("a", 9) == []

@@ -472,6 +472,8 @@ def test_a_disabled_receiver_gets_nothing_until_a_message_is_replayed(store: Sto
 
 # -- retention -------------------------------------------------------------------------------------
 
+TIMES = {"monitors": ["m", "other"], "results": DAY, "runs": DAY, "delivered": DAY}
+
 
 def test_purge_keeps_what_is_still_needed(store: Store) -> None:
     store.enqueue("m", [], missed=[window(0), window(4)])
@@ -484,9 +486,9 @@ def test_purge_keeps_what_is_still_needed(store: Store) -> None:
     store.bury(2, "no", "timeout", 1)
     before = store.snapshot()
 
-    assert store.purge(NOW, results=DAY, runs=DAY, delivered=DAY) == 0
+    assert store.purge(NOW, **TIMES) == 0
     # runs of days 1, 2, 3, 5 (6 is the newest and the newest judged), both missed windows, episode a, message x
-    assert store.purge(NOW + 2 * DAY, results=DAY, runs=DAY, delivered=DAY) == 4 + 2 + 1 + 1
+    assert store.purge(NOW + 2 * DAY, **TIMES) == 4 + 2 + 1 + 1
 
     after = store.snapshot()
     assert after.latest == before.latest
@@ -501,8 +503,21 @@ def test_purge_keeps_the_newest_judged_run_though_later_ones_failed(store: Store
     judged = run_one(store, 1, verdict=Outcome.DRIFT)
     run_one(store, 2, verdict=Outcome.NO_DATA)
     newest = run_one(store, 3, verdict=Outcome.NO_DATA)
-    assert store.purge(NOW + 99 * DAY, results=DAY, runs=DAY, delivered=DAY) == 1
+    assert store.purge(NOW + 99 * DAY, **TIMES) == 1
     assert [run for run, _ in store.results("m", 9)] == [newest, judged]
+
+
+def test_purge_leaves_nothing_of_a_monitor_that_is_watched_no_more(store: Store) -> None:
+    for name in ("m", "gone"):
+        run_one(store, 1, name, episodes=[episode(name, opened=1, monitor=name)])
+        store.enqueue(name, [window(5)])
+    assert store.purge(NOW, **TIMES) == 1
+    assert [run.monitor for run in store.due()] == ["m"]
+    assert store.newest_window("gone") == window(1)  # from here its schedule would go on
+    assert store.purge(NOW + 2 * DAY, **TIMES) == 2
+    assert set(store.snapshot().latest) == {"m"}
+    assert [e.monitor for e in store.episodes(None, 9)] == ["m"]
+    assert store.newest_window("gone") is None
 
 
 def test_purge_cuts_old_results_down_to_their_summaries(store: Store) -> None:
@@ -512,7 +527,7 @@ def test_purge_cuts_old_results_down_to_their_summaries(store: Store) -> None:
     runs = [run.id for run in store.due()]
     for run, found, age in zip(runs, whole, (3, 1, 3), strict=True):
         store.finish(run, found, now=NOW - age * DAY)
-    assert store.purge(NOW, results=2 * DAY, runs=99 * DAY, delivered=DAY) == 0
+    assert store.purge(NOW, monitors=["m"], results=2 * DAY, runs=99 * DAY, delivered=DAY) == 0
     short = whole[0].model_copy(update={"features": ()})
     assert [store.result(run) for run in runs] == [short, whole[1], whole[2]]  # the last is what pages show
     assert store.snapshot().latest["m"] == whole[2]
