@@ -33,7 +33,7 @@ def main() -> int:
     """Measure and report; 1 when a goal is missed."""
     options = common.arguments(str(__doc__).splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = prepare(Path(folder), rows=1000 if options.quick else 50_000)
+        config = prepare(Path(folder), rows=10_000 if options.quick else 50_000)
         command = [sys.executable, "-m", "drift_monitor", "run", "--config", str(config), "--log-level", "error"]
         with subprocess.Popen(command) as daemon:
             try:

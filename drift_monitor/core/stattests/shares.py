@@ -242,7 +242,7 @@ def chi2_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile
 def max_bin_z(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
     """The largest z of any one cell (`table_z`): a spike, a hole, a new category.
 
-    On the categories, or on about 1000 groups of a numeric feature. The p-value is Bonferroni's over the cells.
+    On the categories, or on up to 1000 groups of a numeric feature. The p-value is Bonferroni's over the cells.
     """
     cells = _fine_cells(spec, reference, current)
     statistic = float(table_z(cells.reference, cells.current, cells.m, cells.n).max())
