@@ -80,7 +80,8 @@ def check(
     """Judge one window now, without a daemon.
 
     Without --window or --at it is the latest window that is complete. MONITOR may be left out when the
-    configuration has only one. Nothing is stored and nobody is told.
+    configuration has only one. The result is not stored and nobody is told; a reference that is needed
+    first is built below the state folder.
     """
     if window is not None and at is not None:
         raise click.UsageError("give --window or --at, not both")
@@ -107,6 +108,8 @@ def check(
         from drift_monitor.cli.draw import draw_check
 
         stdout().print(draw_check(result, everything=verbose))
+        if window is not None and result.failure is None and not result.rows:
+            stderr().print("--window START/END or --at TIME judge another stretch of time", style="dim")
     return exit_code(result, detailed=detailed_exitcode)
 
 

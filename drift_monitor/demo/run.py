@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
@@ -76,7 +78,9 @@ def main(folder: Path, *, exit_when_done: bool, port: int = 9877) -> int:
             console.print(Rule("the replay", style="dim"))
             done = _follow(daemon, console)
             problems = tell(place, daemon, receiver, done, console)
-            _next_steps(place, f"http://127.0.0.1:{port}", console)
+            _next_steps(
+                place, f"http://127.0.0.1:{port}", console, served="served" if exit_when_done else "serves"
+            )
             for problem in problems:
                 console.print(Text(f"NOT AS IT SHOULD BE: {problem}", style="bold red"))
             if not problems:
@@ -153,16 +157,16 @@ def _day_line(day: date, windows: Sequence[WindowDone]) -> Text:
     return line
 
 
-def _next_steps(place: DemoFolder, address: str, console: Console) -> None:
-    config = _shown(place.config)
+def _next_steps(place: DemoFolder, address: str, console: Console, *, served: str) -> None:
+    config, program = _shown(place.config), typed_program()
     window = f"{FAULT_START:%Y-%m-%dT%H:%MZ}/{FAULT_START + DAY:%Y-%m-%dT%H:%MZ}"
     console.print(Rule("go on from here", style="dim"))
-    console.print(f"The daemon serves {address}/metrics, and pages for people at {address}/")
+    console.print(f"The daemon {served} {address}/metrics, and pages for people at {address}/")
     for command in (
-        f"drift-monitor check {SCHEDULE_MONITOR} --config {config} --window {window}",
-        f"drift-monitor check {WEATHER_MONITOR} --config {config} --at {LAST_END:%Y-%m-%dT%H:%MZ} --json",
-        f"drift-monitor reference show {_shown(place.reference)}",
-        f"drift-monitor check-config --config {config} --explain",
+        f"{program} check {SCHEDULE_MONITOR} --config {config} --window {window}",
+        f"{program} check {WEATHER_MONITOR} --config {config} --at {LAST_END:%Y-%m-%dT%H:%MZ} --json",
+        f"{program} reference show {_shown(place.reference)}",
+        f"{program} check-config --config {config} --explain",
     ):
         console.print(Text(f"  {command}"), soft_wrap=True)
 
@@ -173,6 +177,13 @@ def _serve(daemon: Daemon, console: Console) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         daemon.wait()
     console.print("stopped")
+
+
+def typed_program() -> str:
+    """What to type to run this program: with its folder, unless that is on the path."""
+    if shutil.which("drift-monitor"):
+        return "drift-monitor"
+    return str(_shown(Path(sys.executable).with_name("drift-monitor")))
 
 
 def _shown(path: Path) -> Path:

@@ -496,6 +496,15 @@ def checked(config: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -
     return code, CheckResult.model_validate_json(capsys.readouterr().out)
 
 
+def test_a_check_without_rows_says_how_to_look_elsewhere(live: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--config", str(live)]) == 3
+    shown = capsys.readouterr()
+    assert "no_data" in shown.out
+    assert "--window START/END or --at TIME" in shown.err
+    assert main(["check", "--config", str(live), "--window", DAY]) == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("window", "verdict", "code", "detailed"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import urllib.error
 import urllib.request
 from contextlib import closing
@@ -33,6 +34,7 @@ from drift_monitor.demo.log import (
 )
 from drift_monitor.demo.model import SCORE, DelayModel
 from drift_monitor.demo.receiver import Received, WebhookReceiver, new_secret, verify
+from drift_monitor.demo.run import typed_program
 from drift_monitor.demo.story import blames_the_fault
 from drift_monitor.service.store import Store
 
@@ -311,3 +313,16 @@ def test_a_daemon_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Pa
         pytest.raises(DaemonError, match=r"(?s)the daemon ended with code 78; its log .*monitors"),
     ):
         next(daemon.windows(1))
+
+
+def test_the_commands_shown_can_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "drift-monitor"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert typed_program() == "bin/drift-monitor"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert typed_program() == "drift-monitor"
