@@ -51,7 +51,7 @@ def main() -> int:
     if options.json:
         print(json.dumps({**figures, "goals": goals}))
     else:
-        print(f"{len(MONITORS)} monitors checked once, then idle\n")
+        print(f"{len(MONITORS)} monitors checked once, then idle; seed {common.SEED}\n")
         for name, value in figures.items():
             print(f"{name:24s}{value:.4g}" if isinstance(value, float) else f"{name:24s}{value}")
         print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
