@@ -167,7 +167,8 @@ class Application:
         if monitor is None:
             return say("there is no such monitor", HTTPStatus.NOT_FOUND)
         store = self._daemon.store
-        judged = store.snapshot().latest_judged.get(name)
+        run = store.snapshot().judged_runs.get(name)
+        judged = None if run is None else store.result(run)
         reports = {int(path.stem) for path in self._daemon.reports.glob("*.html") if path.stem.isdigit()}
         return html(
             self._pages.monitor(name, monitor, judged, store.results(name, 50), store.episodes(name, 20), reports)

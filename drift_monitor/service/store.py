@@ -80,7 +80,10 @@ class Delivery(Value):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that metrics and pages are drawn from, read in one transaction."""
+    """Everything that metrics and lists are drawn from, read in one transaction.
+
+    Its results go without statistics and histograms, which are most of their size: they are kept in memory.
+    """
 
     latest: Mapping[str, CheckResult]  # by monitor: the newest finished window, whatever its verdict
     latest_judged: Mapping[str, CheckResult]  # by monitor: the newest window judged ok, drift or broken
@@ -92,6 +95,7 @@ class Snapshot:
     outbox: Mapping[tuple[str, str], tuple[int, datetime | None]]  # (receiver, state) -> count, oldest created
     disabled_receivers: Mapping[str, str] = field(default_factory=dict)  # receiver -> why
     last_delivery: Mapping[str, datetime] = field(default_factory=dict)  # receiver -> when it last took a message
+    judged_runs: Mapping[str, int] = field(default_factory=dict)  # by monitor: the run of `latest_judged`
 
 
 class Store:
@@ -114,7 +118,7 @@ class Store:
     def __init__(self, database: Database, lock: LockFile) -> None:
         self._database = database
         self._lock = lock
-        self._parsed: dict[int, CheckResult | None] = {}  # those in the last snapshot, by run: they are large
+        self._parsed: dict[int, CheckResult | None] = {}  # those in the last snapshot, by run: they take time
         self._unreadable: set[str] = set()
 
     @classmethod
@@ -422,7 +426,7 @@ class Store:
             disabled = db.run("disabled_receivers").fetchall()
             successes = db.run("last_successes").fetchall()
         parsed = {run: known[run] for run in wanted & known.keys()}
-        parsed |= {row[0]: self._read_result(*row) for row in rows}
+        parsed |= {row[0]: _light(self._read_result(*row)) for row in rows}
         self._parsed = parsed
         return Snapshot(
             latest={monitor: found for monitor, run, _, _, _ in latest if (found := parsed.get(run))},
@@ -435,6 +439,7 @@ class Store:
             outbox={(receiver, state): (n, _time(oldest)) for receiver, state, n, oldest in totals},
             disabled_receivers=dict(disabled),
             last_delivery={receiver: _time(at) for receiver, at in successes},
+            judged_runs={monitor: run for monitor, _, run, _, _ in latest if run is not None},
         )
 
     def purge(
@@ -493,6 +498,14 @@ def _state_of(db: Database, run: int) -> str:
 
 def _unpack(blob: bytes) -> CheckResult:
     return CheckResult.model_validate_json(zlib.decompress(blob))
+
+
+def _light(result: CheckResult | None) -> CheckResult | None:
+    """A result of 500 features in a fifth of the memory."""
+    if result is None:
+        return None
+    features = tuple(f.model_copy(update={"statistics": {}, "histogram": None}) for f in result.features)
+    return result.model_copy(update={"features": features})
 
 
 def _put_episode(db: Database, episode: Episode, now: int) -> None:

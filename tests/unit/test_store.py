@@ -29,6 +29,7 @@ from drift_monitor.core.types import (
     FeatureResult,
     Message,
     Outcome,
+    StatResult,
     Window,
 )
 from drift_monitor.service import database
@@ -521,7 +522,14 @@ def test_purge_leaves_nothing_of_a_monitor_that_is_watched_no_more(store: Store)
 
 
 def test_purge_cuts_old_results_down_to_their_summaries(store: Store) -> None:
-    feature = FeatureResult(name="distance", kind="numeric", drifted=True, score=2, threshold=1)
+    feature = FeatureResult(
+        name="distance",
+        kind="numeric",
+        drifted=True,
+        score=2,
+        threshold=1,
+        statistics={"ks": StatResult(statistic=2)},
+    )
     whole = [result(day, Outcome.DRIFT, score=2, threshold=1, features=(feature,)) for day in range(3)]
     store.enqueue("m", [window(day) for day in range(3)])
     runs = [run.id for run in store.due()]
@@ -530,7 +538,9 @@ def test_purge_cuts_old_results_down_to_their_summaries(store: Store) -> None:
     assert store.purge(NOW, monitors=["m"], results=2 * DAY, runs=99 * DAY, delivered=DAY) == 0
     short = whole[0].model_copy(update={"features": ()})
     assert [store.result(run) for run in runs] == [short, whole[1], whole[2]]  # the last is what pages show
-    assert store.snapshot().latest["m"] == whole[2]
+    shown = store.snapshot()
+    assert shown.judged_runs == {"m": runs[2]}
+    assert shown.latest["m"].features == (feature.model_copy(update={"statistics": {}}),)  # it is kept in memory
     assert [found.verdict for _, found in store.results("m", 9)] == [Outcome.DRIFT] * 3
 
 
