@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from drift_monitor.config.models import Config
 
 _TIMEOUT = 10  # seconds that a running daemon has for an answer
+MOST_ROWS = 1000  # that are listed at once, by a daemon too
 _MOST = 10_000_000  # bytes of it that are read
 
 
@@ -60,6 +61,8 @@ def list_(config_path: Path, state: str | None, *, as_json: bool) -> int:
 
     with open_outbox(load(config_path)) as box:
         rows = box.rows(state)
+    if len(rows) >= MOST_ROWS:
+        click.echo(f"the {MOST_ROWS} oldest are listed: there may be more, --state narrows it down", err=True)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return OK
@@ -121,7 +124,7 @@ def _act(verb: Literal["retry", "drop"], ids: Sequence[int], config_path: Path, 
         while wanted:
             missing += [delivery for delivery in wanted if not box.act(verb, delivery)]
             seen.update(wanted)
-            # a daemon lists a bounded number at once: look again, but not at what died again meanwhile
+            # a bounded number is listed at once: look again, but not at what died again meanwhile
             wanted = [delivery for delivery in _dead(box) if delivery not in seen] if all_dead else []
     done = len(seen) - len(missing)
     click.echo(f"{done} {'message' if done == 1 else 'messages'} {'due again' if verb == 'retry' else 'dropped'}")
@@ -163,7 +166,7 @@ class _Direct:
         self._store = store
 
     def rows(self, state: str | None) -> list[dict[str, Any]]:
-        return [_row(d) for d in self._store.deliveries(state, limit=100_000)]
+        return [_row(d) for d in self._store.deliveries(state, limit=MOST_ROWS)]
 
     def act(self, verb: Literal["retry", "drop"], delivery: int) -> bool:
         if verb == "retry":

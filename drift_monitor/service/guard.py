@@ -80,4 +80,5 @@ def _is_ours(host: str, server: Server) -> bool:
     except ValueError:
         return False
     ours = {"localhost", "127.0.0.1", "::1", server.address[0]}
-    return name in ours or (server.public_url is not None and name == server.public_url.host)
+    public = server.public_url and server.public_url.host
+    return name in ours or (public is not None and name == public.strip("[]"))

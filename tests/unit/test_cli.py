@@ -280,6 +280,17 @@ def test_outbox_lists_what_waits_and_what_nobody_took(letters: Path, capsys: pyt
     assert states(letters, capsys) == ["dead", "dead", "pending"]
 
 
+def test_outbox_says_when_it_may_not_list_all(
+    letters: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["drift_monitor.cli.outbox"], "MOST_ROWS", 2)
+    assert len(states(letters, capsys)) == 2
+    assert main(["outbox", "list", "--config", str(letters)]) == 0
+    assert "the 2 oldest are listed" in capsys.readouterr().err
+    assert main(["outbox", "drop", "--all-dead", "--config", str(letters)]) == 0
+    assert states(letters, capsys) == ["pending"]
+
+
 def test_outbox_retry_and_drop_by_id(letters: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["outbox", "retry", "1", "--config", str(letters)]) == 0
     assert states(letters, capsys) == ["pending", "dead", "pending"]

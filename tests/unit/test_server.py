@@ -277,6 +277,12 @@ def test_our_own_hosts_are_served(serve, host):
     assert s.ask("/api/v1/status", Host=host)[0] == 200
 
 
+def test_our_own_host_may_be_an_address(serve):
+    s = serve(public_url="http://[fd00::7]:9877/")
+    assert s.ask("/api/v1/status", Host="[fd00::7]:9877")[0] == 200
+    assert s.ask("/api/v1/status", Host="[fd00::8]:9877")[0] == 421
+
+
 def test_the_token_guards_all_but_health(serve, tmp_path):
     token = tmp_path / "token"
     token.write_text("s3cret\n")
