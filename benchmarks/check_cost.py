@@ -181,7 +181,8 @@ def report(costs: dict[str, list[common.Cost]], rows: int, reference_rows: int, 
         print(common.as_json(costs, seed=common.SEED, rows=rows, reference_rows=reference_rows, goals=goals))
     else:
         print(
-            f"{rows:,} rows x {NUMBERS + TEXTS} columns, reference of {reference_rows:,} rows; seed {common.SEED}\n"
+            f"{rows:,} rows x {NUMBERS + TEXTS} columns; reference of {reference_rows:,} rows; "
+            f"seed {common.SEED}\n"
         )
         print(common.table(costs, "read"))
         print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
