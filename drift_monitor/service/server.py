@@ -137,8 +137,10 @@ class Application:
     def _healthy(self, _request: Request) -> Response:
         return say("drift-monitor is healthy")
 
-    def _ready(self, _request: Request) -> Response:
+    def _ready(self, request: Request) -> Response:
         if reasons := self._daemon.not_ready():
+            if self._guard.refusal(request, self._daemon.config.server):
+                reasons = ["the log tells why"]  # they name files, and a probe shows no token
             return say("not ready: " + "; ".join(reasons), HTTPStatus.SERVICE_UNAVAILABLE)
         return say("drift-monitor is ready")
 

@@ -298,6 +298,16 @@ def test_the_token_guards_all_but_health(serve, tmp_path):
     assert s.ask("/-/reload", "POST", Authorization="bearer s3cret")[0] == 200
 
 
+def test_a_probe_without_a_token_does_not_learn_why(serve, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    s = serve(token_file=str(token))
+    s.daemon.reasons = ["/var/lib/secret-project is full"]
+    status, _, body = s.ask("/-/ready")
+    assert (status, body) == (503, b"not ready: the log tells why\n")
+    assert b"secret-project" in s.ask("/-/ready", Authorization="Bearer s3cret")[2]
+
+
 def test_the_token_is_read_again_when_it_changes(serve, tmp_path):
     token = tmp_path / "token"
     token.write_text("old")
