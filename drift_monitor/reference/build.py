@@ -184,7 +184,7 @@ def _write(
             + "".join(f"; {warning}" for warning in warnings)
         )
     if rows.invalid:
-        warnings.append(f"{rows.invalid} rows were left out: column {rows.timestamp!r} has no readable time there")
+        warnings.append(f"{rows.invalid} rows were left out: column {rows.timestamp!r} has no usable time there")
     profile = replace(reduce(Profile.merge, buckets.values()), features=whole, ids=rows.ids(columns.id))
     apart = [name for name in (columns.label, rows.timestamp) if name is not None and name in rows.schema.names]
     wanted = dict.fromkeys([*whole, *apart])

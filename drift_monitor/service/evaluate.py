@@ -82,7 +82,7 @@ def evaluate(request: CheckRequest, *, progress: Callable[[int, int], None] | No
     except MemoryError as error:
         failure, reason = FailureReason.MEMORY, f"the check ran out of memory ({error}): raise workers.memory"
     except DriftMonitorError as error:
-        failure, reason = _failure(error), str(error)
+        failure, reason = _failure(error), "; ".join(str(error).splitlines())
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this run and no other
         _log.exception("check of %s failed", request.name)
         failure, reason = FailureReason.INTERNAL, f"the check failed with {type(error).__name__}: {error}"
@@ -247,10 +247,13 @@ class _Run:
         return bucket * math.ceil(buckets / max(1, _DENSE // features))
 
     def _refuse_unreadable(self, part: _Part) -> None:
+        from drift_monitor.sources.event_time import FIRST_YEAR, LAST_YEAR  # noqa: PLC0415
+
         if part.invalid > UNREADABLE * (self.rows + part.invalid):
             raise SchemaError(
-                f"{part.invalid} of {self.rows + part.invalid} rows have no readable time in the timestamp column "
-                f"{self._monitor.source.timestamp!r} (at most {UNREADABLE:.0%} may be so)"
+                f"{part.invalid} of {self.rows + part.invalid} rows have no usable time in the timestamp column "
+                f"{self._monitor.source.timestamp!r}: it is missing, unreadable, or outside the years "
+                f"{FIRST_YEAR} to {LAST_YEAR} (at most {UNREADABLE:.0%} may be so)"
             )
 
     def _baseline(self, reference: Reference, window: Window, specs: Sequence[Spec]) -> Baseline:

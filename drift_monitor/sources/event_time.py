@@ -17,9 +17,10 @@ from drift_monitor.core.errors import SchemaError
 UTC_TYPE = pa.timestamp("us", tz="UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
-# what a datetime can hold; a day is left at both ends for time zones
-_FIRST = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // _MICRO
-_LAST = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MICRO
+# No log has events outside these years: such a value is a default, an overflow or a wrong unit.
+FIRST_YEAR, LAST_YEAR = 1970, 2199
+_FIRST = (datetime(FIRST_YEAR, 1, 1, tzinfo=UTC) - _EPOCH) // _MICRO
+_LAST = (datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICRO - 1
 _QUARTER = 900_000_000  # zones change their offset at whole quarters of an hour
 _PER_UNIT = {"s": 1_000_000, "ms": 1000, "us": 1}
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
@@ -35,7 +36,7 @@ def to_utc(column: pa.Array, name: str, timezone: str) -> pa.Array:
             meant; where they are set forward, the hour that does not exist is read with the offset before.
 
     Returns:
-        As long as `column`; null where it was null, where text is no time, and outside the years 1 to 9999.
+        As long as `column`; null where it was null, where text is no time, and outside the years 1970 to 2199.
 
     Raises:
         SchemaError: the column holds numbers or something else that is not a time.
@@ -60,7 +61,7 @@ def to_utc(column: pa.Array, name: str, timezone: str) -> pa.Array:
 
 
 def local_to_utc(local: npt.NDArray[np.int64], timezone: str) -> npt.NDArray[np.int64]:
-    """Wall-clock microseconds -> UTC microseconds; within the years 1 to 9999."""
+    """Wall-clock microseconds -> UTC microseconds; within the years 1970 to 2199."""
     if timezone == "UTC" or not len(local):
         return local
     zone = ZoneInfo(timezone)

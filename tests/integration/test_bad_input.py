@@ -163,7 +163,7 @@ def bad_csv(folder: Path) -> None:
         (
             lambda f: write(f, replaced("time", pa.nulls(PER_DAY, pa.timestamp("us", "UTC")))),
             "schema",
-            r"1500 of 1500 rows have no readable time in the timestamp column 'time'",
+            r"1500 of 1500 rows have no usable time in the timestamp column 'time'",
         ),
         (
             lambda f: write(
@@ -338,16 +338,20 @@ def test_an_empty_file_of_the_right_columns_is_no_data(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("year", [1, 1900, 2262, 2263, 9999])
-def test_times_far_away_are_other_windows(folder: Path, year: int) -> None:
-    far = [datetime(year, 6, 1, tzinfo=UTC)] * 10
-    times = pa.array(far + live()["time"].to_pylist()[10:], pa.timestamp("us", "UTC"))
-    write(folder, replaced("time", times))
-    result = check(folder)
-    assert (result["verdict"], result["rows"], result["invalid_rows"]) == ("ok", PER_DAY - 10, 0)
-    assert result["newest_event"].startswith("2024-03-15T23:59")
-    times = pa.array([datetime(year, 6, 1, tzinfo=UTC)] * PER_DAY, pa.timestamp("us", "UTC"))
-    write(folder, replaced("time", times))
-    assert check(folder)["verdict"] == "no_data"
+def test_times_that_no_log_has_are_counted_and_many_are_refused(folder: Path, year: int) -> None:
+    for count, verdict in ((10, "ok"), (300, "cannot_judge"), (PER_DAY, "cannot_judge")):
+        far = [datetime(year, 6, 1, tzinfo=UTC)] * count
+        times = pa.array(far + live()["time"].to_pylist()[count:], pa.timestamp("us", "UTC"))
+        write(folder, replaced("time", times))
+        result = check(folder)
+        assert result["verdict"] == verdict
+        if verdict == "ok":
+            assert (result["rows"], result["invalid_rows"]) == (PER_DAY - 10, 10)
+            assert result["newest_event"].startswith("2024-03-15T23:59")
+        else:
+            assert result["failure"] == "schema"
+            assert f"{count} of {PER_DAY} rows have no usable time" in result["reason"]
+            assert "outside the years 1970 to 2199" in result["reason"]
 
 
 def test_the_ends_of_nanoseconds(folder: Path) -> None:
@@ -355,7 +359,7 @@ def test_the_ends_of_nanoseconds(folder: Path) -> None:
     raw[:5], raw[5:10] = np.iinfo(np.int64).max, np.iinfo(np.int64).min + 1
     write(folder, replaced("time", pa.array(raw).cast(pa.timestamp("ns", "UTC"))))
     result = check(folder)
-    assert (result["verdict"], result["rows"]) == ("ok", PER_DAY - 10)
+    assert (result["verdict"], result["rows"], result["invalid_rows"]) == ("ok", PER_DAY - 10, 10)
 
 
 def test_mixed_time_zones(folder: Path) -> None:
@@ -378,7 +382,7 @@ def test_a_few_unreadable_times_are_counted_and_many_are_refused(folder: Path) -
     write(folder, replaced("time", pa.array(texts)))
     result = check(folder)
     assert (result["verdict"], result["failure"]) == ("cannot_judge", "schema")
-    assert "200 of 1500 rows have no readable time in the timestamp column 'time'" in result["reason"]
+    assert "200 of 1500 rows have no usable time in the timestamp column 'time'" in result["reason"]
 
 
 # -- size ------------------------------------------------------------------------------------------------

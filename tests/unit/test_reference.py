@@ -403,7 +403,7 @@ def test_rows_without_a_time_are_left_out_and_told(tmp_path: Path) -> None:
     pq.write_table(table.set_column(0, "time", pa.array(times, pa.timestamp("us", "UTC"))), tmp_path / "t.parquet")
     m = build(tmp_path / "t.parquet", tmp_path / "r").manifest
     assert (m.rows, m.invalid_rows) == (297, 3)
-    assert "3 rows were left out: column 'time' has no readable time there" in m.warnings
+    assert "3 rows were left out: column 'time' has no usable time there" in m.warnings
 
 
 @pytest.mark.parametrize(
