@@ -65,7 +65,7 @@ def draw_verdict(result: CheckResult) -> RenderableType:
     facts = [f"{result.rows:,} rows"]
     if result.reference is not None:
         reference = result.reference
-        facts.append(f"reference {reference.version} of {reference.rows:,} rows ({reference.sha256[:12]})")
+        facts.append(f"reference {reference.version} of {reference.rows:,} rows")
     if result.score is not None and result.threshold is not None:
         facts.append(f"score {result.score:.3g}, threshold {result.threshold:.3g}")
     lines.append(Text("; ".join(facts)))

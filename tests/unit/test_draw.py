@@ -51,7 +51,7 @@ def test_the_verdict_comes_first_with_what_was_compared() -> None:
     lines = drawn(draw_check(result(feature()))).splitlines()
     assert lines[0].rstrip() == "drift flights  2013-04-01T00:00Z .. 2013-04-02T00:00Z"
     assert lines[1].rstrip() == "1 of 2 features drifted"
-    assert lines[2].rstrip() == "912 rows; reference 2013-04-01-abc of 84,000 rows (ffffffffffff)"
+    assert lines[2].rstrip() == "912 rows; reference 2013-04-01-abc of 84,000 rows"
     assert lines[3].rstrip() == "no promise"
 
 
