@@ -80,5 +80,5 @@ def _is_ours(host: str, server: Server) -> bool:
     except ValueError:
         return False
     ours = {"localhost", "127.0.0.1", "::1", server.address[0]}
-    public = server.public_url and server.public_url.host
+    public = server.public_url.host if server.public_url else None
     return name in ours or (public is not None and name == public.strip("[]"))
