@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import click
 
-from drift_monitor.cli.options import ERROR, OK, config_option, examples, stdout
+from drift_monitor.cli.options import ERROR, OK, config_option, examples
 
 if TYPE_CHECKING:
     from drift_monitor.config.models import Config
@@ -69,27 +69,30 @@ def list_(config_path: Path, state: str | None, *, as_json: bool) -> int:
     if not rows:
         click.echo(f"no {state} messages" if state else "no messages")
         return OK
-    from rich.table import Table
-    from rich.text import Text
+    for line in _lines(rows):
+        click.echo(line)
+    return OK
 
+
+def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Two lines a message: what and when, then the last error; `--json` has everything."""
     from drift_monitor.config.problem import printable
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("id", "state", "receiver", "type", "created", "attempts", "next attempt", "last error"):
-        table.add_column(heading, justify="right" if heading in ("id", "attempts") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(
-            str(row["id"]),
-            row["state"],
-            row["receiver"],
-            row["type"].removeprefix("drift_monitor."),
-            row["created"][:19],
-            str(row["attempts"]),
-            (row["next_attempt"] or "-")[:19],
-            Text(printable(row["last_error"] or "", 300)),
-        )
-    stdout().print(table)
-    return OK
+    heads = [
+        [str(row["id"]), row["state"], row["receiver"], row["type"].removeprefix("drift_monitor.")] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*heads, strict=True)]
+    for row, head in zip(rows, heads, strict=True):
+        what = "  ".join(cell.ljust(width) for cell, width in zip(head, widths, strict=True))
+        when = f"next attempt {_minute(row['next_attempt'])}" if row["next_attempt"] else ""
+        yield f"{what}  {_minute(row['created'])}  {when}".rstrip()
+        if row["last_error"]:
+            tries = f"{row['attempts']} attempt{'s' if row['attempts'] != 1 else ''}"
+            yield f"    {tries}, the last: {printable(row['last_error'], 300)}"
+
+
+def _minute(time: str) -> str:
+    return f"{time[:10]} {time[11:16]}Z"
 
 
 def _ids_and_all_dead(function: Callable[..., int]) -> Callable[..., int]:

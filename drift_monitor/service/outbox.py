@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from drift_monitor.config.models import Receiver
 from drift_monitor.core.errors import DeliveryError, StoreError
+from drift_monitor.core.policy import format_duration
 from drift_monitor.service.store import Delivery, Store
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ class Outbox:
         now = self._clock()
         if failure is None:
             self._store.delivered(delivery.id, now, seconds)
-            log.info("receiver %s took %s", delivery.receiver, delivery.event_id)
+            log.info("receiver %s took %s %s", delivery.receiver, delivery.type, delivery.event_id)
             return
         wait = wait_after(delivery.attempts + 1, self._retries, failure.retry_after, self._rng)
         if failure.reason == "gone":
@@ -196,7 +197,8 @@ class Outbox:
             log.error("receiver %s: gave up on %s: %s", delivery.receiver, delivery.event_id, failure)
         else:
             self._store.retry_at(delivery.id, now + wait, str(failure), failure.reason, seconds)
-            log.warning("receiver %s: %s; trying again in %s", delivery.receiver, failure, wait)
+            pause = format_duration(timedelta(seconds=round(wait.total_seconds())))
+            log.warning("receiver %s: %s; trying again in %s", delivery.receiver, failure, pause)
 
 
 class _Lane:
