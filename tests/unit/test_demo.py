@@ -219,10 +219,10 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> int:
 
 def test_the_receiver_keeps_what_it_verified_and_refuses_the_rest(inbox: WebhookReceiver, tmp_path: Path) -> None:
     secret = (tmp_path / "secret").read_text().strip()
-    assert post(inbox.url, BODY, signed(new_secret())) == 401
-    assert post(inbox.url, BODY, signed(secret)) == 204
-    assert post(inbox.url, b"not json", signed(secret, b"not json")) == 401
-    assert post(inbox.url + "/else", BODY, signed(secret)) == 400
+    assert post(inbox.url, BODY, signed(new_secret(), when=datetime.now(UTC))) == 401
+    assert post(inbox.url, BODY, signed(secret, when=datetime.now(UTC))) == 204
+    assert post(inbox.url, b"not json", signed(secret, b"not json", when=datetime.now(UTC))) == 401
+    assert post(inbox.url + "/else", BODY, signed(secret, when=datetime.now(UTC))) == 400
     found = inbox.wait(lambda r: r.problem is None, timeout=0)
     assert found is not None
     assert (found.id, found.type, found.event["data"]["features"]) == (
