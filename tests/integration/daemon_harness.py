@@ -39,13 +39,18 @@ class Receiver:
     """A webhook receiver that verifies signatures and remembers (webhook-id, body)."""
 
     def __init__(self):
-        received, self.status = [], 200
+        received, self.status, self.torn = [], 200, 0
         self.received = received
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:  # the sender was killed while it sent: nobody was told anything
+                    outer.torn += 1
+                    self.close_connection = True
+                    return
                 try:
                     Webhook(SECRET).verify(body, {k.lower(): v for k, v in self.headers.items()})
                 except WebhookVerificationError as error:

@@ -159,7 +159,7 @@ def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path):
     print(
         f"\n{KILLS} kills (seed {seed}), {working} of them after progress; "
         f"{sum(map(len, results.values()))} windows, {poisonous} given up; "
-        f"{len(expected)} messages, {len(receiver.received)} deliveries; {len(lost)} lost, "
+        f"{len(expected)} messages, {len(receiver.received)} deliveries, {receiver.torn} torn; {len(lost)} lost, "
         f"{len(unasked)} unasked, "
         f"{sum(len(b) > 1 for b in bodies.values())} ids with two bodies, "
         f"{sum(len(i) > 1 for i in ids.values())} events with two ids; database intact after every kill"
