@@ -1,4 +1,4 @@
-"""Numbers from Arrow to numpy and back, without a copy and without pandas.
+"""Numbers from Arrow to numpy and back, without pandas, and without a copy where the type allows it.
 
 `pyarrow.array` and `Array.to_numpy` import pandas, whatever they are given, to see whether it is something of
 pandas. That takes half a second and 50 MB, which is much of a small check.
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def as_arrow(values: npt.NDArray[Any], *, missing: npt.NDArray[np.bool_] | None = None) -> pa.Array:
@@ -67,8 +68,49 @@ def is_missing(array: pa.Array) -> npt.NDArray[np.bool_]:
     return ~_bits(validity, array.offset, len(array))
 
 
+def numbers(column: pa.Array) -> npt.NDArray[np.float64]:
+    """The non-null values of a numeric or datetime column as float64; datetimes as seconds since 1970."""
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.dictionary_decode()
+    return numbers_by_row(column.drop_null() if column.null_count else column)
+
+
+def numbers_by_row(column: pa.Array) -> npt.NDArray[np.float64]:
+    """The same, but with a number a row: anything where the column, which is no dictionary, is null."""
+    t = column.type
+    if pa.types.is_timestamp(t) or pa.types.is_date(t):
+        return microseconds(column) / 1e6
+    if pa.types.is_decimal(t):
+        # Arrow multiplies by 10**-scale, which turns 0.3 into 0.30000000000000004; a division rounds correctly
+        unscaled = column.view(getattr(pa, f"decimal{t.bit_width}")(t.precision, 0))
+        whole = as_numpy(pc.cast(unscaled, pa.float64()))
+        return np.asarray(whole / 10.0**t.scale if t.scale > 0 else whole * 10.0**-t.scale)
+    if t != pa.float64():
+        column = pc.cast(column, pa.float64(), safe=False)
+    return as_numpy(column)
+
+
+def microseconds(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Timestamps as microseconds since 1970 UTC, for a column without nulls.
+
+    Finer digits are cut; times that do not fit (past the year 290,000) become the farthest that does.
+    """
+    t = column.type
+    if pa.types.is_date32(t):
+        return _times(as_numpy(column).astype(np.int64), 86_400_000_000)
+    if pa.types.is_date64(t):
+        return _times(as_numpy(column), 1000)
+    raw = as_numpy(column)
+    return raw // 1000 if t.unit == "ns" else _times(raw, {"s": 1_000_000, "ms": 1000, "us": 1}[t.unit])
+
+
+def _times(raw: npt.NDArray[np.signedinteger[Any]], factor: int) -> npt.NDArray[np.int64]:
+    most = (2**63 - 1) // factor
+    return np.asarray(np.clip(raw, -most, most) * factor, np.int64)
+
+
 def _bits(data: pa.Buffer | None, offset: int, count: int) -> npt.NDArray[np.bool_]:
     if data is None or not count:
         return np.zeros(0, np.bool_)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=offset + count, bitorder="little")
-    return bits[offset:].view(np.bool_)
+    packed = np.frombuffer(data, np.uint8, offset=offset // 8)
+    return np.unpackbits(packed, count=offset % 8 + count, bitorder="little")[offset % 8 :].view(np.bool_)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from drift_monitor.core.arrow import as_arrow, as_numpy
+from drift_monitor.core.arrow import as_arrow, as_numpy, microseconds, numbers
+from drift_monitor.core.products import PairSpec, Products, fold_products
 from drift_monitor.core.profile import (
     CategoricalProfile,
     CategoricalSpec,
@@ -66,6 +67,7 @@ def profile_buckets(
     timestamp: str | None = None,
     bucket: timedelta = timedelta(hours=1),
     id_column: str | None = None,
+    pairs: PairSpec | None = None,
 ) -> dict[int, Profile]:
     """Summarise batches by bucket of event time.
 
@@ -75,6 +77,7 @@ def profile_buckets(
         timestamp: the column of event time (an Arrow timestamp, no nulls); None puts all rows in bucket 0.
         bucket: its length; buckets are aligned to 1970-01-01 UTC.
         id_column: counts duplicates.
+        pairs: features whose products are kept; a batch that lacks one of them leaves its buckets without.
 
     Returns:
         Profile by start of bucket, in microseconds since 1970.
@@ -83,34 +86,41 @@ def profile_buckets(
     buckets: dict[int, Profile] = {}
     for whole in batches:
         for offset in range(0, whole.num_rows, _CHUNK):
-            for start, part, times in _by_bucket(whole.slice(offset, _CHUNK), timestamp, width):
-                profile = _fold(specs, part, times, id_column)
+            batch, times, cuts = _by_bucket(whole.slice(offset, _CHUNK), timestamp, width)
+            products = None if pairs is None else fold_products(pairs, batch, cuts)
+            for i, (low, high) in enumerate(itertools.pairwise(cuts.tolist())):
+                part = batch.slice(low, high - low)
+                own = None if times is None else times[low:high]
+                profile = _fold(specs, part, own, id_column, None if products is None else products[i])
+                start = 0 if times is None else int(times[low]) // width * width
                 buckets[start] = buckets[start].merge(profile) if start in buckets else profile
     return buckets
 
 
 def _by_bucket(
     batch: pa.RecordBatch, timestamp: str | None, width: int
-) -> Iterable[tuple[int, pa.RecordBatch, Ints | None]]:
+) -> tuple[pa.RecordBatch, Ints | None, Ints]:
+    """Rows put in the order of their buckets, their times, and the rows at which the buckets meet."""
+    ends = np.array([0, batch.num_rows])
     if timestamp is None:
-        yield 0, batch, None
-        return
+        return batch, None, ends
     times = microseconds(batch.column(timestamp))
     starts = times // width
-    if len(starts) and starts[0] == starts[-1] and (starts == starts[0]).all():
-        yield int(starts[0]) * width, batch, times
-        return
+    if (starts == starts[0]).all():
+        return batch, times, ends
     if (starts[1:] < starts[:-1]).any():
         order = np.argsort(starts, kind="stable")
         batch, times, starts = batch.take(order), times[order], starts[order]
-    if not len(starts):
-        return
-    cuts = np.flatnonzero(np.diff(starts, prepend=starts[0] - 1, append=starts[-1] + 1))
-    for low, high in itertools.pairwise(cuts):
-        yield int(starts[low]) * width, batch.slice(low, high - low), times[low:high]
+    return batch, times, np.flatnonzero(np.diff(starts, prepend=starts[0] - 1, append=starts[-1] + 1))
 
 
-def _fold(specs: Sequence[Spec], batch: pa.RecordBatch, times: Ints | None, id_column: str | None) -> Profile:
+def _fold(
+    specs: Sequence[Spec],
+    batch: pa.RecordBatch,
+    times: Ints | None,
+    id_column: str | None,
+    products: Products | None,
+) -> Profile:
     names = set(batch.schema.names)
     features: dict[str, FeatureProfile] = {}
     for spec in specs:
@@ -122,9 +132,9 @@ def _fold(specs: Sequence[Spec], batch: pa.RecordBatch, times: Ints | None, id_c
         else:
             features[spec.name] = _fold_categorical(spec, column)
     ids = Ids.of(hash_ids(batch.column(id_column))) if id_column in names else None
-    if times is None or not len(times):
-        return Profile(batch.num_rows, features, ids=ids)
-    return Profile(batch.num_rows, features, int(times.min()), int(times.max()), ids)
+    if times is None:
+        return Profile(batch.num_rows, features, ids=ids, products=products)
+    return Profile(batch.num_rows, features, int(times.min()), int(times.max()), ids, products)
 
 
 def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
@@ -197,44 +207,6 @@ def _fold_categorical(spec: CategoricalSpec, column: pa.Array) -> CategoricalPro
             counts[at] += count
     # not column.null_count, which misses a null that stands in a dictionary
     return CategoricalProfile(counts, other, bounded(unseen), len(column) - int(counts.sum()) - other)
-
-
-def numbers(column: pa.Array) -> Floats:
-    """The non-null values of a numeric or datetime column as float64; datetimes as seconds since 1970."""
-    if isinstance(column.type, pa.DictionaryType):
-        column = column.dictionary_decode()
-    if column.null_count:
-        column = column.drop_null()
-    t = column.type
-    if pa.types.is_timestamp(t) or pa.types.is_date(t):
-        return microseconds(column) / 1e6
-    if pa.types.is_decimal(t):
-        # Arrow multiplies by 10**-scale, which turns 0.3 into 0.30000000000000004; a division rounds correctly
-        unscaled = column.view(getattr(pa, f"decimal{t.bit_width}")(t.precision, 0))
-        whole = as_numpy(pc.cast(unscaled, pa.float64()))
-        return np.asarray(whole / 10.0**t.scale if t.scale > 0 else whole * 10.0**-t.scale)
-    if t != pa.float64():
-        column = pc.cast(column, pa.float64(), safe=False)
-    return as_numpy(column)
-
-
-def microseconds(column: pa.Array) -> Ints:
-    """Timestamps as microseconds since 1970 UTC, for a column without nulls.
-
-    Finer digits are cut; times that do not fit (past the year 290,000) become the farthest that does.
-    """
-    t = column.type
-    if pa.types.is_date32(t):
-        return _times(as_numpy(column).astype(np.int64), 86_400_000_000)
-    if pa.types.is_date64(t):
-        return _times(as_numpy(column), 1000)
-    raw = as_numpy(column)
-    return raw // 1000 if t.unit == "ns" else _times(raw, {"s": 1_000_000, "ms": 1000, "us": 1}[t.unit])
-
-
-def _times(raw: Ints, factor: int) -> Ints:
-    most = (2**63 - 1) // factor
-    return np.clip(raw, -most, most) * factor
 
 
 def category_counts(column: pa.Array) -> dict[str, int]:

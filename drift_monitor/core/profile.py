@@ -16,13 +16,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.types import Role
+
+if TYPE_CHECKING:
+    from drift_monitor.core.products import Products
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -352,6 +355,7 @@ class Profile:
         features: by name; a feature whose column was missing is missing here.
         oldest, newest: event times in microseconds since 1970; None without a timestamp column.
         ids: for counting duplicates; None without an id column.
+        products: of the numeric features, two at a time; None when they were not counted on all rows.
     """
 
     rows: int
@@ -359,6 +363,7 @@ class Profile:
     oldest: int | None = None
     newest: int | None = None
     ids: Ids | None = None
+    products: Products | None = None
 
     def merge(self, other: Self) -> Self:
         """Both, in any order. Features that only one side has are dropped: they were not counted on all rows."""
@@ -368,9 +373,17 @@ class Profile:
         oldest = [t for t in (self.oldest, other.oldest) if t is not None]
         newest = [t for t in (self.newest, other.newest) if t is not None]
         ids = self.ids.merge(other.ids) if self.ids and other.ids else None
+        products = _merge_products(self, other)
         return type(self)(
-            self.rows + other.rows, features, min(oldest, default=None), max(newest, default=None), ids
+            self.rows + other.rows, features, min(oldest, default=None), max(newest, default=None), ids, products
         )
+
+
+def _merge_products(a: Profile, b: Profile) -> Products | None:
+    if a.products is not None and b.products is not None:
+        return a.products.merge(b.products)
+    having, lacking = (b, a) if a.products is None else (a, b)
+    return None if lacking.rows else having.products
 
 
 def merge_features(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:

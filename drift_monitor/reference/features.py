@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from drift_monitor.config.models import Columns
+from drift_monitor.core.arrow import numbers
 from drift_monitor.core.errors import BadReferenceError
-from drift_monitor.core.fold import accepts, category_name, numbers
+from drift_monitor.core.fold import accepts, category_name
 from drift_monitor.core.profile import (
     MAX_CATEGORIES,
     CategoricalProfile,

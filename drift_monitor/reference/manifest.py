@@ -14,7 +14,7 @@ from drift_monitor.config.models import Columns
 from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.core.types import Kind, ReferenceId, Role, UtcDatetime, Value
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 NAME: Final = "manifest.json"
 _OUTSIDE_THE_HASH: Final = ("version", "sha256", "created")
 
@@ -82,7 +82,7 @@ class Manifest(Value):
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     version: str
     sha256: str
     created: UtcDatetime
@@ -151,7 +151,8 @@ def read_manifest(folder: Path) -> Manifest:
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
         raise BadReferenceError(
-            f"{path} has format {found!r}, this version of drift-monitor reads format {FORMAT}"
+            f"{path} has format {found!r}, this version of drift-monitor reads format {FORMAT}: build the version "
+            "again from its training data"
         )
     try:
         manifest = Manifest.model_validate_json(raw)

@@ -1,8 +1,8 @@
-"""The rows of training data, column by column: one column at a time is in memory."""
+"""The rows of training data, column by column: one column at a time is in memory, or one batch of some columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from drift_monitor.config.models import FilesSource
 from drift_monitor.core.fold import hash_ids, profile_buckets
+from drift_monitor.core.products import PairSpec, Products
 from drift_monitor.core.profile import FeatureProfile, Ids, Profile, Spec
 from drift_monitor.core.types import Kind
 from drift_monitor.sources.files import Files, open_files
@@ -92,6 +93,13 @@ class Rows:
         found = self._profiles((spec,), {spec.name: column})
         return {start: profile.features[spec.name] for start, profile in found.items()}
 
+    def products(self, pairs: PairSpec) -> dict[int, Products]:
+        """The products of these features in each bucket, batch by batch."""
+        timestamp = None if self.times is None else self.timestamp
+        batches = self._batches([*pairs.names, *([] if timestamp is None else [timestamp])], timestamp)
+        found = profile_buckets((), batches, timestamp=timestamp, bucket=self.bucket, pairs=pairs)
+        return {start: profile.products for start, profile in found.items() if profile.products is not None}
+
     def ids(self, name: str | None) -> Ids | None:
         """What is kept of the row ids; None when the training data has none."""
         if name is None or name not in self.schema.names:
@@ -106,6 +114,15 @@ class Rows:
     def sample(self, columns: list[str], limit: int, seed: int) -> pa.Table:
         """A bounded sample of whole rows."""
         return sample_rows(self.files, None, columns, limit, timestamp=self.timestamp, seed=seed)
+
+    def _batches(self, columns: list[str], timestamp: str | None) -> Iterator[pa.RecordBatch]:
+        """Some columns of the rows that have an event time, as they come."""
+        for split in self.files.splits(None):
+            for batch in self.files.batches(split, columns):
+                if timestamp is not None and batch.column(timestamp).null_count:
+                    yield batch.filter(batch.column(timestamp).is_valid())
+                else:
+                    yield batch
 
     def _profiles(self, specs: tuple[Spec, ...], columns: Mapping[str, pa.Array]) -> dict[int, Profile]:
         if self.times is None:

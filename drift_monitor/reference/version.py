@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.products import PairSpec, Products
+from drift_monitor.core.products_io import COLUMNS, pairs_of, products_from_table
 from drift_monitor.core.profile import Profile, Spec
 from drift_monitor.core.profile_io import PROFILES, profiles_from_tables, profiles_to_table, specs_from_table
 from drift_monitor.core.types import ReferenceId
@@ -23,7 +26,8 @@ from drift_monitor.reference.manifest import NAME, FileHash, Manifest, read_mani
 
 CURRENT: Final = "CURRENT"
 CELLS, WHOLE, BUCKETS, SAMPLE = "cells.parquet", "profile.parquet", "buckets.parquet", "sample.parquet"
-FILES: Final = (CELLS, WHOLE, BUCKETS, SAMPLE)
+PAIRS: Final = "pairs.parquet"
+FILES: Final = (CELLS, WHOLE, BUCKETS, PAIRS, SAMPLE)
 _VERSION: Final = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}", re.ASCII)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -69,6 +73,27 @@ class Reference:
             BadReferenceError: the file is damaged.
         """
         return self._merged(self.names if features is None else features)
+
+    @cached_property
+    def pairs(self) -> PairSpec | None:
+        """The features whose products are kept; None when there are fewer than two numeric ones.
+
+        Raises:
+            BadReferenceError: the file is damaged.
+        """
+        _verify(self.folder, PAIRS, self.manifest)
+        with _readable(self.folder / PAIRS) as file:
+            return pairs_of(file.schema_arrow)
+
+    def products(self) -> dict[int, Products]:
+        """The products of these features in the buckets of event time, by start in microseconds since 1970.
+
+        At most 17 kB a bucket.
+
+        Raises:
+            BadReferenceError: the file is damaged.
+        """
+        return products_from_table(_read(self.folder, PAIRS, self.manifest))
 
     def windows(self, length: timedelta, *, at_most: int, cache: Path | None = None) -> dict[int, Profile]:
         """The reference cut into windows of the live length, aligned to 1970.
@@ -267,12 +292,14 @@ def _readable(path: Path) -> Iterator[pq.ParquetFile]:
 
 @contextmanager
 def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A file on disk, with encodings that suit sparse counts and sums where it holds profiles."""
+    """A file on disk, with encodings that suit sparse counts and sums where it holds profiles or products."""
     sparse = {"cells": "DELTA_BINARY_PACKED", "counts": "DELTA_BINARY_PACKED", "sums": "BYTE_STREAM_SPLIT"}
+    dense = {"sums": "BYTE_STREAM_SPLIT", "products": "BYTE_STREAM_SPLIT"}
     options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
-    if schema == PROFILES:
-        encodings = {f"{name}.list.element": encoding for name, encoding in sparse.items()}
-        options |= {"use_dictionary": ["feature"], "column_encoding": encodings}
+    for known, dictionary, chosen in ((PROFILES, ["feature"], sparse), (COLUMNS, False, dense)):
+        if schema == known:
+            encodings = {f"{name}.list.element": encoding for name, encoding in chosen.items()}
+            options |= {"use_dictionary": dictionary, "column_encoding": encodings}
     with path.open("wb") as file:
         with pq.ParquetWriter(file, schema, **options) as writer:
             yield writer

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from drift_monitor.core.check import Baseline
+    from drift_monitor.core.products import PairSpec
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.reference import Reference
     from drift_monitor.sources import Source
@@ -149,7 +150,7 @@ class _Run:
         source = SOURCES[monitor.source.type](monitor.source, self._kinds(specs))
         schema = self._schema(source, specs)
         readable = [s for s in specs if _readable(s, schema)]
-        part = self._read(source, readable, progress)
+        part = self._read(source, readable, reference.pairs, progress)
         self.rows = part.profile.rows if part.profile else 0
         self._refuse_unreadable(part)
         window = request.window or _extent(part.profile)
@@ -212,7 +213,11 @@ class _Run:
         return schema
 
     def _read(
-        self, source: Source[Any], specs: Sequence[Spec], progress: Callable[[int, int], None] | None
+        self,
+        source: Source[Any],
+        specs: Sequence[Spec],
+        pairs: PairSpec | None,
+        progress: Callable[[int, int], None] | None,
     ) -> _Part:
         from drift_monitor.core.fold import profile_buckets  # noqa: PLC0415
         from drift_monitor.core.profile import merge  # noqa: PLC0415
@@ -223,11 +228,12 @@ class _Run:
         columns = [spec.name for spec in specs]
         columns += [name for name in (monitor.columns.id, timestamp) if name is not None and name not in columns]
         bucket = self._bucket(len(specs))
+        pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
 
         def fold(split: Any) -> _Part:
             batches = _Placed(source.batches(split, columns), timestamp)
             buckets = profile_buckets(
-                specs, batches, timestamp=timestamp, bucket=bucket, id_column=monitor.columns.id
+                specs, batches, timestamp=timestamp, bucket=bucket, id_column=monitor.columns.id, pairs=pairs
             )
             return _Part(merge(buckets.values()), batches.invalid)
 

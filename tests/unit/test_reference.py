@@ -232,7 +232,7 @@ def test_progress_reaches_its_end(tmp_path: Path) -> None:
     pq.write_table(training(300), tmp_path / "t.parquet")
     seen: list[tuple[int, int]] = []
     build(tmp_path / "t.parquet", tmp_path / "r", progress=lambda done, steps: seen.append((done, steps)))
-    assert seen == [(i + 1, 8) for i in range(8)]
+    assert seen == [(i + 1, 9) for i in range(9)]
 
 
 # -- damage ----------------------------------------------------------------------------------------------
@@ -250,6 +250,7 @@ def test_a_damaged_file_is_refused_by_name(copied: Path, built: Reference, name:
         reference = open_reference(copied, thorough=thorough)
         reference.sample()
         reference.buckets()
+        reference.products()
 
     with pytest.raises(BadReferenceError, match=rf"{name} is damaged: it has \d+ bytes with sha256 .*restore it"):
         use()
@@ -272,9 +273,9 @@ def edit(**changes: Any) -> Callable[[Path], None]:
         (lambda p: p.write_text("{"), r"manifest\.json is damaged: it is not JSON"),
         (
             lambda p: p.write_text("[]"),
-            r"manifest\.json has format None, this version of drift-monitor reads format 1",
+            r"manifest\.json has format None, this version of drift-monitor reads format 2: build the version",
         ),
-        (edit(format=2), r"manifest\.json has format 2, this version of drift-monitor reads format 1"),
+        (edit(format=1), r"manifest\.json has format 1, this version of drift-monitor reads format 2: build"),
         (edit(rows="many"), r"manifest\.json is damaged: rows: .*got 'many'"),
         (edit(extra=1), r"manifest\.json is damaged: extra: "),
         (edit(rows=7), r"manifest\.json was changed after it was written: its content has sha256"),
