@@ -31,3 +31,13 @@ def test_the_idle_daemon_holds_no_numeric_library() -> None:
     found = figures("idle.py")
     assert found["libraries"] == []
     assert set(found["verdicts"]) == {"ok"}
+
+
+def test_every_bracket_of_the_short_run_holds_scipys_value() -> None:
+    found = figures("exactness.py")
+    assert found["failures"] == []
+    for name in ("ks", "wasserstein"):
+        row = found["statistics"][name]
+        assert row["cases"] == 200
+        assert row["contained"] == row["answered"] > 100
+        assert row["brackets"] > 20
