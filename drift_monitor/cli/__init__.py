@@ -10,10 +10,13 @@ from collections.abc import Sequence
 import click
 
 from drift_monitor import __version__
+from drift_monitor.cli.backtest import backtest
+from drift_monitor.cli.calibrate import calibrate
 from drift_monitor.cli.check import check
 from drift_monitor.cli.config import check_config, init, schema
 from drift_monitor.cli.demo import demo
 from drift_monitor.cli.doctor import doctor
+from drift_monitor.cli.explain_run import explain
 from drift_monitor.cli.options import BAD_CONFIG, ERROR, INTERRUPTED, OK, USAGE, examples
 from drift_monitor.cli.outbox import outbox
 from drift_monitor.cli.reference import reference
@@ -54,7 +57,21 @@ def command(*, debug: bool) -> None:
     del debug  # read by main from the context, also when the command line did not parse
 
 
-for _each in (demo, init, check_config, schema, reference, check, run, report, outbox, doctor):
+for _each in (
+    demo,
+    init,
+    check_config,
+    schema,
+    reference,
+    calibrate,
+    check,
+    explain,
+    backtest,
+    run,
+    report,
+    outbox,
+    doctor,
+):
     command.add_command(_each)
 
 

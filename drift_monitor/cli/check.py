@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from drift_monitor.cli.options import (
     examples,
     latest_window,
     pick_monitor,
+    progress_bar,
     read_time,
     read_window,
     stderr,
@@ -100,7 +100,8 @@ def check(
     from drift_monitor.service.evaluate import CheckRequest, evaluate
 
     request = CheckRequest(name=name, monitor=chosen, state=config.state, window=window)
-    with redirect_stdout(sys.stderr), _progress(name) as progress:  # stdout is for the result alone
+    # stdout is for the result alone
+    with redirect_stdout(sys.stderr), progress_bar(f"reading {name}") as progress:
         result = evaluate(request, progress=progress)
     if as_json:
         click.echo(result.model_dump_json(indent=2).encode())  # JSON is UTF-8, whatever the terminal is
@@ -120,17 +121,3 @@ def exit_code(result: CheckResult, *, detailed: bool) -> int:
     if result.verdict in (Outcome.NO_DATA, Outcome.CANNOT_JUDGE):
         return NOT_JUDGED
     return {Outcome.DRIFT: DRIFT, Outcome.BROKEN: BROKEN}.get(result.verdict, OK) if detailed else OK
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr where that is a terminal."""
-    console = stderr()
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(f"reading {name}", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -68,13 +68,14 @@ def schema() -> int:
 )
 @config_option
 @click.option("--offline", is_flag=True, help="Check the text alone: no data, no secrets, no receivers.")
-@click.option("--explain", is_flag=True, help="Show everything that is inferred.")
+@click.option("--explain", is_flag=True, help="Show everything that is inferred and promised.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check_config(config_path: Path, *, offline: bool, explain: bool, as_json: bool) -> int:
     """Check the configuration and print every problem.
 
     Syntax, then meaning, then the environment: files, columns, secrets, the state folder, receivers.
-    A warning does not make the configuration wrong. Exits with 78 on an error.
+    A warning does not make the configuration wrong. Exits with 78 on an error. With --explain monitors
+    are calibrated that are not yet, which may take a while.
     """
     from datetime import UTC, datetime
 
@@ -86,7 +87,8 @@ def check_config(config_path: Path, *, offline: bool, explain: bool, as_json: bo
     if explain and found.config is not None and not errors:
         from drift_monitor.cli.explain import explain_monitor
 
-        explained = {n: explain_monitor(n, m, datetime.now(UTC)) for n, m in found.config.monitors.items()}
+        now, state = datetime.now(UTC), found.config.state
+        explained = {n: explain_monitor(n, m, now, state) for n, m in found.config.monitors.items()}
     if as_json:
         from dataclasses import asdict
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from rich.bar import Bar
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -12,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from drift_monitor.config.problem import printable
-from drift_monitor.core.types import CheckResult, FeatureResult, Outcome
+from drift_monitor.core.policy import format_duration
+from drift_monitor.core.types import CheckResult, FeatureResult, Histogram, Outcome
 
 STYLES = {
     Outcome.OK: "bold green",
@@ -35,10 +37,10 @@ def draw_check(result: CheckResult, *, everything: bool = False) -> RenderableTy
         result: of one check.
         everything: all features, all expectations and all histograms, not only those that matter most.
     """
-    parts: list[RenderableType] = [draw_verdict(result)]
+    parts: list[RenderableType] = [draw_verdict(result), *_signals(result)]
     shown = result.features if everything else result.features[:_FEATURES]
     if shown:
-        parts += [Text(), draw_features(shown)]
+        parts += [Text(), draw_features(shown, result.window.length)]
     if len(result.features) > len(shown):
         parts.append(Text(f"and {len(result.features) - len(shown)} more features (-v shows them)", style="dim"))
     drawn = [f for f in result.drifted if f.histogram is not None]
@@ -52,8 +54,8 @@ def draw_check(result: CheckResult, *, everything: bool = False) -> RenderableTy
     return Group(*parts)
 
 
-def draw_verdict(result: CheckResult) -> RenderableType:
-    """The verdict, why, and what was compared."""
+def draw_verdict(result: CheckResult, *, promise: bool = True) -> RenderableType:
+    """The verdict, why, what was compared, and what is promised about false alerts."""
     lines = [
         Text.assemble(
             (f"{result.verdict.value} ", STYLES[result.verdict]),
@@ -69,22 +71,47 @@ def draw_verdict(result: CheckResult) -> RenderableType:
     if result.score is not None and result.threshold is not None:
         facts.append(f"score {result.score:.3g}, threshold {result.threshold:.3g}")
     lines.append(Text("; ".join(facts)))
-    lines.append(Text(result.promise, style="dim"))
+    if promise:
+        lines.append(Text(result.promise, style="dim"))
     return Group(*lines)
 
 
 @dataclass(frozen=True)
 class draw_features:  # noqa: N801  called like its neighbours; it is a class to learn the terminal's width
-    """One row a feature: as many columns as the terminal has room for."""
+    """One row a feature: as many columns as the terminal has room for.
+
+    Attributes:
+        features: in the order of the rows.
+        length: of the run's own window; where a score is of another, its row says so.
+    """
 
     features: Sequence[FeatureResult]
+    length: timedelta | None = None
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the table."""
-        yield _table(self.features, wide=options.max_width >= _WIDE)
+        yield _table(self.features, self.length, wide=options.max_width >= _WIDE)
 
 
-def _table(features: Sequence[FeatureResult], *, wide: bool) -> Table:
+def _signals(result: CheckResult) -> Iterator[Text]:
+    """The signals over the threshold that are no single feature."""
+    for signal in result.signals:
+        if signal.over and signal.channel != "features":
+            window = f" in the last {format_duration(timedelta(seconds=signal.window))}" if signal.window else ""
+            what = f": {printable(signal.detail, 500)}" if signal.detail else ""
+            score = f"  {signal.channel}{window}, score {signal.score:.3g}{what}"
+            yield Text.assemble(("over  ", "red"), score.lstrip())
+
+
+def _moved(feature: FeatureResult, length: timedelta | None) -> str:
+    """What moved, and in which window where that is not the run's own."""
+    moved = printable(feature.effect or feature.reason or "", 200)
+    if feature.window is None or length is None or timedelta(seconds=feature.window) == length:
+        return moved
+    return f"{moved} (scored in {format_duration(timedelta(seconds=feature.window))})"
+
+
+def _table(features: Sequence[FeatureResult], length: timedelta | None, *, wide: bool) -> Table:
     """The decisive numbers; all others are in --json."""
     methods = _in_order(method for f in features for method in f.statistics)
     methods = [m for m in ("ks", "psi") if m in methods] if wide else []
@@ -107,7 +134,7 @@ def _table(features: Sequence[FeatureResult], *, wide: bool) -> Table:
             _number(feature.threshold),
             *(_number(feature.statistics[m].statistic if m in feature.statistics else None) for m in methods),
             "-" if feature.null_ratio is None else f"{feature.null_ratio:.1%}",
-            Text(printable(feature.effect or feature.reason or "", 200)),
+            Text(_moved(feature, length)),
         )
     return table
 
@@ -121,23 +148,28 @@ def draw_histogram(feature: FeatureResult) -> RenderableType:
     title = Text.assemble((printable(feature.name, _NAME), "bold"), f"  {printable(feature.effect or '', 200)}")
     if feature.histogram is None:
         return title
+    return Group(title, Padding(draw_bars(feature.histogram, drifted=feature.drifted), (0, 0, 0, 2)))
+
+
+def draw_bars(histogram: Histogram, *, drifted: bool) -> RenderableType:
+    """The bars alone."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     table.add_column("", justify="right", overflow="fold", max_width=_NAME)
     table.add_column("reference", width=_BAR)
     table.add_column("", justify="right")
     table.add_column("current", width=_BAR)
     table.add_column("", justify="right")
-    shares = list(zip(feature.histogram.reference, feature.histogram.current, strict=True))
+    shares = list(zip(histogram.reference, histogram.current, strict=True))
     longest = max((max(pair) for pair in shares), default=0.0)
-    for label, (before, now) in zip(feature.histogram.labels, shares, strict=True):
+    for label, (before, now) in zip(histogram.labels, shares, strict=True):
         table.add_row(
             _name(label),
             _bar(before, longest, "blue"),
             f"{before:.1%}",
-            _bar(now, longest, "red" if feature.drifted else "green"),
+            _bar(now, longest, "red" if drifted else "green"),
             f"{now:.1%}",
         )
-    return Group(title, Padding(table, (0, 0, 0, 2)))
+    return table
 
 
 def _bar(share: float, longest: float, color: str) -> RenderableType:

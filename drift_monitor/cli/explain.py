@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drift_monitor.cli.calibrate import calibrated
 from drift_monitor.cli.layers import next_windows
+from drift_monitor.cli.promised import STYLES, Calibrated, Promised
 from drift_monitor.config.models import Monitor
 from drift_monitor.config.problem import printable
+from drift_monitor.core.calibration import Calibration
 from drift_monitor.core.expectations import Expectations, Limit, expectations
+from drift_monitor.core.expectations import calibrated as with_calibration
 from drift_monitor.core.policy import format_duration
-from drift_monitor.core.verdict import deciding_methods, promise
+from drift_monitor.core.profile import Spec
+from drift_monitor.core.verdict import deciding_methods
 from drift_monitor.reference import Reference, build_reference, open_reference
 from drift_monitor.reference.version import is_reference
+from drift_monitor.service.references import watched_specs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 _WINDOWS = 3
 _SLICES = 100  # windows of the reference that expectations are learnt from
@@ -29,9 +38,10 @@ class Watched:
     """A column that is watched.
 
     Attributes:
-        alarm: method -> fixed threshold, or None for the size-aware default.
-        expectations: check -> the rate that is accepted; for `constant_gain`, how much a single value's share may
-            grow over the reference. One of 1 accepts everything.
+        alarm: method -> fixed threshold, or None for one that is calibrated or follows from the number of rows.
+        expectations: check -> the rate that is accepted, where calibrated of a usual number of rows; for
+            `constant_gain` and `zero_gain`, how much the share of any value, or of 0, may grow over the reference.
+            One of 1 accepts everything.
         warning: why it may be of little use.
     """
 
@@ -53,6 +63,8 @@ class Explained:
         not_watched: column -> why.
         whole_window: expectations of the window as a whole, in words.
         windows: the next ones: when each is due, its start and its end.
+        promise: of the drift lane, in a sentence.
+        promises: of each lane.
     """
 
     name: str
@@ -63,10 +75,12 @@ class Explained:
     windows: tuple[dict[str, str], ...]
     warnings: tuple[str, ...]
     promise: str
+    promises: tuple[Promised, ...]
 
     def data(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        lanes = {each.lane: {k: v for k, v in each.data().items() if k != "daily"} for each in self.promises}
+        return {**asdict(replace(self, promises=())), "promises": lanes}
 
     def drawn(self) -> RenderableType:
         """For people."""
@@ -88,7 +102,6 @@ class Explained:
             *self.warnings,
             *self.whole_window,
             *(f"window {w['start']} .. {w['end']}, due at {w['due']}" for w in self.windows),
-            self.promise,
         ]
         return Group(
             Text(""),
@@ -96,19 +109,37 @@ class Explained:
             Text(printable(self.reference, 1000)),
             table,
             *(Text(printable(line, 1000)) for line in lines),
+            *(line for each in self.promises for line in _promise_lines(each)),
         )
 
 
-def explain_monitor(name: str, monitor: Monitor, now: datetime) -> Explained:
-    """What follows from a monitor's section and its reference.
+def _promise_lines(each: Promised) -> Iterator[Text]:
+    from rich.text import Text
 
-    A training file is read once, into a temporary version; nothing is kept.
+    lane = "false alerts of drift: " if each.lane == "drift" else "false alerts of broken data: "
+    yield Text.assemble(lane, (each.label, STYLES[each.basis]), "; ", each.promise.removeprefix("no promise: "))
+    if each.advice:
+        yield Text(f"    what to do: {each.advice}")
+
+
+def explain_monitor(name: str, monitor: Monitor, now: datetime, state: Path) -> Explained:
+    """What follows from a monitor's section and its reference, once it is calibrated.
+
+    A calibration that is not there yet is made and kept, as the first check would. A training file is read
+    once, into a temporary version; nothing of that is kept.
+
+    Args:
+        name: of the monitor.
+        monitor: its section.
+        now: the windows after this are shown.
+        state: the state folder.
 
     Raises:
         BadReferenceError: there is no usable reference.
     """
     if is_reference(monitor.reference):
-        return _explain(name, monitor, open_reference(monitor.reference), now, "")
+        reference = open_reference(monitor.reference)
+        return _explain(calibrated(name, monitor, reference, state), monitor, now, "")
     with tempfile.TemporaryDirectory(prefix="drift-monitor-") as folder:
         built = build_reference(
             monitor.reference,
@@ -119,10 +150,12 @@ def explain_monitor(name: str, monitor: Monitor, now: datetime) -> Explained:
             timezone=monitor.source.timezone,
             created=now,
         )
-        return _explain(name, monitor, built, now, f", as the first check will build it from {monitor.reference}")
+        found = calibrated(name, monitor, built, Path(folder))
+        return _explain(found, monitor, now, f", as the first check will build it from {monitor.reference}")
 
 
-def _explain(name: str, monitor: Monitor, reference: Reference, now: datetime, how: str) -> Explained:
+def _explain(found: Calibrated, monitor: Monitor, now: datetime, how: str) -> Explained:
+    reference, calibration, watch = found.reference, found.known.calibration, found.known.watch
     manifest, length = reference.manifest, monitor.window.length
     expected = expectations(
         reference.specs,
@@ -131,45 +164,66 @@ def _explain(name: str, monitor: Monitor, reference: Reference, now: datetime, h
         windows=reference.windows(length, at_most=_SLICES) if monitor.source.timestamp else None,
         length=length,
     )
+    specs = watched_specs(monitor, reference)
+    if calibration is not None:
+        expected = with_calibration(expected, specs, reference.profile, monitor.quality, calibration)
     features = {feature.name: feature for feature in manifest.features}
+    rows = _usual_rows(calibration)
+
+    def methods(spec: Spec) -> dict[str, float | None]:
+        decides = calibration is not None and calibration.drift.value is not None
+        return dict.fromkeys(watch.methods(spec)) if decides else deciding_methods(spec, monitor.alarm)
+
     watched = tuple(
         Watched(
             name=spec.name,
             kind=spec.kind,
             role=spec.role,
             type=features[spec.name].type,
-            alarm=deciding_methods(spec, monitor.alarm),
-            expectations=_rates(expected, spec.name),
+            alarm=methods(spec),
+            expectations=_rates(expected, spec.name, rows),
             warning=features[spec.name].warning,
         )
-        for spec in reference.specs
+        for spec in specs
     )
     return Explained(
-        name=name,
+        name=found.monitor,
         reference=f"reference {manifest.version} of {manifest.rows:,} rows{how}",
         features=watched,
-        not_watched=_not_watched(monitor, reference),
-        whole_window=tuple(_whole_window(expected, monitor)),
+        not_watched=_not_watched(monitor, reference, {spec.name for spec in specs}),
+        whole_window=tuple(_whole_window(expected, monitor, watch.lengths, rows)),
         windows=tuple(
             {"due": _stamp(due), "start": _stamp(start), "end": _stamp(end)}
             for due, start, end in (next_windows(monitor, now, _WINDOWS) if monitor.source.timestamp else ())
         ),
         warnings=manifest.warnings,
-        promise=promise(monitor.alarm),
+        promise=found.lanes[0].promise,
+        promises=found.lanes,
     )
 
 
-def _rates(expected: Expectations, feature: str) -> dict[str, float]:
+def _usual_rows(calibration: Calibration | None) -> int | None:
+    """Rows of a usual run; None where that was not looked at."""
+    if calibration is None or calibration.volume is None:
+        return None
+    return max(1, round(math.exp(calibration.volume[0])))
+
+
+def _rates(expected: Expectations, feature: str, rows: int | None) -> dict[str, float]:
+    def rate(limit: Limit) -> float:
+        return limit.rate if limit.excess is None or rows is None else limit.at(rows)
+
     lanes = {"null_rate": expected.null_rate, "unseen": expected.unseen, "out_of_range": expected.out_of_range}
-    rates = {check: limits[feature].rate for check, limits in lanes.items() if feature in limits}
+    rates = {check: rate(limits[feature]) for check, limits in lanes.items() if feature in limits}
     if (spike := expected.constant.get(feature)) is not None:
-        rates["constant" if spike.fixed else "constant_gain"] = min(1.0, spike.rate)
+        rates["constant" if spike.fixed else "constant_gain"] = min(1.0, rate(spike))
+    if (zero := expected.zero.get(feature)) is not None:
+        rates["zero_gain"] = min(1.0, rate(zero))
     return rates
 
 
-def _not_watched(monitor: Monitor, reference: Reference) -> dict[str, str]:
+def _not_watched(monitor: Monitor, reference: Reference, watched: Collection[str]) -> dict[str, str]:
     columns, manifest = monitor.columns, reference.manifest
-    watched = {feature.name for feature in manifest.features}
     roles = {columns.label: "the label", columns.id: "the id", manifest.timestamp: "the timestamp"}
     return {
         column: roles.get(
@@ -180,9 +234,15 @@ def _not_watched(monitor: Monitor, reference: Reference) -> dict[str, str]:
     }
 
 
-def _whole_window(expected: Expectations, monitor: Monitor) -> list[str]:
+def _whole_window(
+    expected: Expectations, monitor: Monitor, lengths: Sequence[timedelta], rows: int | None
+) -> list[str]:
     alarm = monitor.alarm
-    lines = [f"fewer than {alarm.min_rows:,} rows cannot be judged"]
+    lines = [] if rows is None else [f"the shares above are for {rows:,} rows, as many as a usual window has"]
+    lines += [f"fewer than {alarm.min_rows:,} rows cannot be judged"]
+    if len(lengths) > 1:
+        short = ", ".join(format_duration(length) for length in lengths[:-1])
+        lines.append(f"each check also looks at the last {short} alone, where drift may show sooner")
     if expected.min_rows is not None or expected.max_rows is not None:
         low = f"{expected.min_rows or 0:,.0f}"
         lines.append(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from drift_monitor.config.document import Document
 from drift_monitor.config.file import examine, try_read
@@ -17,6 +18,9 @@ from drift_monitor.config.sentences import unknown
 from drift_monitor.core.errors import BadReferenceError, DriftMonitorError
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import Kind
+
+if TYPE_CHECKING:
+    from drift_monitor.reference import Reference
 
 _EVIDENTLY = "evidently:"
 _SETTING = 2  # steps to a setting of a policy; more lead to a name that the user chose
@@ -209,15 +213,33 @@ def _reference(found: Findings, name: str, monitor: Monitor) -> None:
     path = monitor.reference
     try:
         if is_reference(path):
-            manifest = open_reference(path).manifest
+            opened = open_reference(path)
+            manifest = opened.manifest
             found.columns[name], found.kinds[name] = dict(manifest.schema_), manifest.kinds
             _columns_exist(found, name, monitor, list(manifest.schema_))
+            _promise(found, name, monitor, opened)
         elif path.exists():
             _training_file(found, name, monitor)
         else:
             raise BadReferenceError(f"{path}: no such file or folder")
     except (DriftMonitorError, OSError) as error:
         found.say(("monitors", name, "reference"), str(error))
+
+
+def _promise(found: Findings, name: str, monitor: Monitor, reference: Reference) -> None:
+    """Warn where the reference's days cannot carry the promise about false alerts, or the settings rule it out."""
+    from drift_monitor.core.promise import promise
+    from drift_monitor.service.calibrations import NO_TIMES, foreseen, obstacle
+
+    alarm, at = monitor.alarm, ("monitors", name, "alarm")
+    if alarm.false_alerts_per_month is None:
+        return  # that is how to ask for no promise
+    if (missing := obstacle(monitor, reference)) is not None:
+        assumed = "the promise about false alerts assumes independent rows"
+        what = assumed if missing.why == NO_TIMES else "there is no promise about false alerts"
+        found.say(at, f"{what}: {missing.why}; {missing.advice}", warning=True)
+    elif (threshold := foreseen(name, monitor, reference)) is not None and threshold.needed:
+        found.say((*at, "false_alerts_per_month"), promise(threshold, alarm), warning=True)
 
 
 def _training_file(found: Findings, name: str, monitor: Monitor) -> None:

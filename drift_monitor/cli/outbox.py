@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,14 +12,13 @@ from urllib.parse import quote
 
 import click
 
+from drift_monitor.cli.api import Api
 from drift_monitor.cli.options import ERROR, OK, config_option, examples
 
 if TYPE_CHECKING:
     from drift_monitor.config.models import Config
 
-_TIMEOUT = 10  # seconds that a running daemon has for an answer
 MOST_ROWS = 1000  # that are listed at once, by a daemon too
-_MOST = 10_000_000  # bytes of it that are read
 
 
 class Outbox(Protocol):
@@ -153,7 +149,7 @@ def open_outbox(config: Config) -> Iterator[Outbox]:
 
     holder = read_lock(config.state)
     if holder is not None:
-        yield _Remote(holder.address, holder.pid, config.server.token_file)
+        yield _Remote(Api(holder.address, holder.pid, config.server.token_file))
         return
     store = Store.open(config.state)
     try:
@@ -185,45 +181,15 @@ def _row(delivery: Any) -> dict[str, Any]:
 class _Remote:
     """The API of a running daemon."""
 
-    def __init__(self, address: str, pid: int, token_file: Path | None) -> None:
-        from drift_monitor.core.errors import StoreError
-
-        if not address:
-            raise StoreError(f"the daemon (pid {pid}) has the state folder, but serves no API: stop it first")
-        self._base, self._pid = address.rstrip("/"), pid
-        self._headers = {"X-Requested-By": "drift-monitor", "Accept": "application/json"}
-        if token_file is not None:
-            try:
-                self._headers["Authorization"] = f"Bearer {token_file.read_text('ascii').strip()}"
-            except (OSError, UnicodeDecodeError) as error:
-                raise StoreError(f"{token_file}: the daemon's token cannot be read: {error}") from error
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
     def rows(self, state: str | None) -> list[dict[str, Any]]:
         query = f"?state={quote(state)}" if state else ""
-        _, body = self._ask("GET", f"/api/v1/outbox{query}")
-        rows: list[dict[str, Any]] = json.loads(body)["deliveries"]
+        rows: list[dict[str, Any]] = json.loads(self._api.ask("GET", f"/api/v1/outbox{query}") or b"{}")[
+            "deliveries"
+        ]
         return rows
 
     def act(self, verb: Literal["retry", "drop"], delivery: int) -> bool:
-        status, _ = self._ask("POST", f"/api/v1/outbox/{delivery}/{verb}")
-        return status != http.client.NOT_FOUND
-
-    def _ask(self, method: str, path: str) -> tuple[int, bytes]:
-        from drift_monitor.core.errors import StoreError
-
-        # the address comes from the lock file of our own state folder
-        request = urllib.request.Request(self._base + path, method=method, headers=self._headers)  # noqa: S310
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=_TIMEOUT) as answer:
-                return answer.status, answer.read(_MOST)
-        except urllib.error.HTTPError as error:
-            if error.code == http.client.NOT_FOUND and method == "POST":
-                return error.code, b""
-            hint = ": is server.token_file the one it was started with?" if error.code in (401, 403) else ""
-            raise StoreError(
-                f"the daemon (pid {self._pid}) at {self._base} answered {error.code}{hint}"
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise StoreError(f"the daemon (pid {self._pid}) at {self._base} does not answer: {reason}") from error
+        return self._api.ask("POST", f"/api/v1/outbox/{delivery}/{verb}", may_miss=True) is not None

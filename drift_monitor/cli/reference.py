@@ -55,12 +55,15 @@ def build(
 ) -> int:
     """Build a new version in FOLDER from TRAINING_FILE (Parquet or CSV).
 
-    What the columns mean is read from a monitor of the configuration.
+    What the columns mean is read from a monitor of the configuration. The last step calibrates that monitor on
+    the new version, and tells what its alarms promise.
     """
+    from drift_monitor.cli.calibrate import calibrated
     from drift_monitor.config.file import load
     from drift_monitor.reference import build_reference
 
-    _, chosen = pick_monitor(load(config_path), monitor)
+    config = load(config_path)
+    name, chosen = pick_monitor(config, monitor)
     with stderr().status(f"reading {training_file}"):
         built = build_reference(
             training_file,
@@ -75,6 +78,10 @@ def build(
             split=split,
         )
     _show(built.manifest)
+    found = calibrated(name, chosen, built, config.state)
+    console = stdout()
+    console.print()
+    console.print(found.drawn())
     return OK
 
 

@@ -61,7 +61,7 @@ def json_schema() -> dict[str, Any]:
                 prop["default"] = format_duration(field.default)
             elif prop.get("type") == "string" and isinstance(field.default, int):
                 prop |= {"default": format_size(field.default), "pattern": SIZE_PATTERN}
-            for part in (prop, *prop.get("anyOf", ())):
+            for part in _inside(prop):
                 if part.get("type") == "string":
                     for keyword in ("gt", "ge"):  # pydantic's own, of the value that the text stands for
                         part.pop(keyword, None)
@@ -74,6 +74,13 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "drift-monitor configuration",
     }
+
+
+def _inside(prop: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A property, its alternatives, and the items of its lists."""
+    yield prop
+    for part in (*prop.get("anyOf", ()), *([prop["items"]] if "items" in prop else ())):
+        yield from _inside(part)
 
 
 def definition(schema: dict[str, Any], section: type[BaseModel]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from drift_monitor.core.alarm import RunScore
+from drift_monitor.core.calibration import Calibration
 from drift_monitor.core.errors import ConfigError
-from drift_monitor.core.expectations import Expectations, expectations
+from drift_monitor.core.expectations import Expectations, calibrated, expectations
 from drift_monitor.core.misfits import misfits
 from drift_monitor.core.policy import Alarm, Quality
 from drift_monitor.core.profile import Profile, Spec
@@ -25,10 +27,14 @@ class Baseline:
     Attributes:
         expected: for data quality.
         usual: the largest effect of each feature among the reference's own windows; {} when not cut into any.
+        calibration: of the monitor on this reference; None where there is none.
+        why_not: why there is none, in words.
     """
 
     expected: Expectations
     usual: Mapping[str, float]
+    calibration: Calibration | None = None
+    why_not: str = ""
 
 
 def baseline(
@@ -37,6 +43,8 @@ def baseline(
     quality: Quality,
     length: timedelta,
     windows: Mapping[int, Profile] | None = None,
+    calibration: Calibration | None = None,
+    why_not: str = "thresholds are not calibrated",
 ) -> Baseline:
     """Learn what a window may look like.
 
@@ -47,11 +55,14 @@ def baseline(
         length: of a window.
         windows: the reference cut into windows of this length (`expectations.slices`). Without them rates of nulls
             and the like are judged by the reference's pooled rows, and the order of blame by score/threshold.
+        calibration: of the monitor; its limits replace those of the quality lane.
+        why_not: why there is none, in words.
     """
-    return Baseline(
-        expectations(specs, reference, quality, windows=windows, length=length),
-        usual_effects(specs, reference, (windows or {}).values()),
-    )
+    expected = expectations(specs, reference, quality, windows=windows, length=length)
+    if calibration is not None:
+        expected = calibrated(expected, specs, reference, quality, calibration)
+    usual = usual_effects(specs, reference, (windows or {}).values())
+    return Baseline(expected, usual, calibration, why_not)
 
 
 def check(
@@ -67,7 +78,10 @@ def check(
     known: Baseline,
     *,
     extra: Mapping[str, Mapping[str, StatResult]] | None = None,
+    scored: RunScore | None = None,
+    details: Mapping[str, str] | None = None,
     invalid_rows: int = 0,
+    brief: bool = False,
 ) -> CheckResult:
     """Judge a window that has been read.
 
@@ -86,7 +100,10 @@ def check(
         quality: overrides of the expectations.
         known: what the reference says of such windows: `baseline` of the same specs, reference and quality.
         extra: results of methods that need rows, feature -> method -> result (`verdict.outside_methods`).
+        scored: the run on the scales of `known.calibration` (`alarm.score_runs`); None without one.
+        details: what moved, in words, by channel of `scored` that is no single feature.
         invalid_rows: rows of the window that could not be read as rows.
+        brief: only what decides: no statistics that are shown beside it, no histograms. For replays of a log.
 
     Raises:
         ConfigError: the policies name features or methods that are not there; all are told.
@@ -95,7 +112,19 @@ def check(
         raise ConfigError(problems)
     profile = current or Profile(0, {})
     found = assess(specs, reference, profile, schema, known.expected, window) if profile.rows else ()
-    judgement = judge(specs, reference, profile, found, alarm, extra=extra, usual=known.usual)
+    judgement = judge(
+        specs,
+        reference,
+        profile,
+        found,
+        alarm,
+        extra=extra,
+        usual=known.usual,
+        scored=scored,
+        why_not=known.why_not,
+        details=details,
+        brief=brief,
+    )
     return CheckResult(
         monitor=name,
         window=window,
@@ -105,6 +134,9 @@ def check(
         score=judgement.score,
         threshold=judgement.threshold,
         promise=judgement.promise,
+        promise_basis=judgement.basis,
+        false_alerts_per_month=judgement.budget,
+        signals=judgement.signals,
         reference=reference_id,
         features=judgement.features,
         quality=found,

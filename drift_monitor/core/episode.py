@@ -106,6 +106,7 @@ def step(
         worst=severity(lane, result),
         features=blamed(lane, result),
         told=blamed(lane, result),
+        since=dict.fromkeys(blamed(lane, result), end),
     )
     return _speak(Reason.OPENED, opened)
 
@@ -129,9 +130,13 @@ def severity(lane: Lane, result: CheckResult) -> float:
 
 
 def blamed(lane: Lane, result: CheckResult) -> tuple[str, ...]:
-    """The features at fault, worst first; a failed check of the whole window goes by the check's name."""
+    """The features at fault, worst first.
+
+    Where it is none alone, the channel is named; a failed check of the whole window goes by the check's name.
+    """
     if lane == "drift":
-        return tuple(f.name for f in result.drifted)
+        drifted = tuple(f.name for f in result.drifted)
+        return drifted or tuple(signal.channel for signal in result.signals if signal.over)
     return tuple(dict.fromkeys(q.feature or q.check for q in result.failed_quality))
 
 
@@ -158,7 +163,8 @@ def _continue(lane: Lane, episode: Episode, result: CheckResult, alarm: Alarm, *
         return _speak(Reason.RESOLVED, episode.model_copy(update={"updated": end, "closed": end}))
     now = severity(lane, result) if failing else 0.0
     features = blamed(lane, result) if failing else episode.features
-    seen = episode.model_copy(update={"updated": end, "features": features})
+    since = dict.fromkeys(features, end) | {name: t for name, t in episode.since.items() if name in features}
+    seen = episode.model_copy(update={"updated": end, "features": features, "since": since})
     told = seen.model_copy(
         update={
             "reminded": end,

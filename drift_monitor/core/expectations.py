@@ -8,8 +8,9 @@ has timestamps, and not from its pooled rows alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -17,6 +18,8 @@ import numpy as np
 from scipy.special import betaincinv
 
 from drift_monitor.core.binomial import upper_quantile
+from drift_monitor.core.calibration import Calibration
+from drift_monitor.core.excess import bound, is_made, most
 from drift_monitor.core.policy import Quality
 from drift_monitor.core.profile import (
     CategoricalProfile,
@@ -59,10 +62,12 @@ class Limit:
     Attributes:
         rate: the share itself when it was configured, else the rate that is still expected.
         fixed: configured by the user, and taken as it is at any number of rows.
+        excess: of a calibrated limit, the `excess.root_excess` over that rate which is still accepted.
     """
 
     rate: float
     fixed: bool = False
+    excess: float | None = None
 
     def at(self, n: int, base: float = 0.0) -> float:
         """The largest share that n rows may show; a window fails above it.
@@ -79,6 +84,8 @@ class Limit:
         """
         if self.fixed:
             return self.rate
+        if self.excess is not None:
+            return min(1.0, most(n * min(1.0, base + self.rate), self.excess) / n)
         return min(1.0, upper_quantile(CERTAINTY, n, min(1.0, base + self.rate)) / n)
 
 
@@ -94,6 +101,7 @@ class Expectations:
         min_rows, max_rows: of a window.
         freshness: how old the newest event may be at the window's end.
         sliced: whether the reference could be cut into windows.
+        zero: by feature: of the value 0, where calibrated.
     """
 
     null_rate: Mapping[str, Limit]
@@ -105,6 +113,64 @@ class Expectations:
     max_rows: float | None = None
     freshness: timedelta | None = None
     sliced: bool = False
+    zero: Mapping[str, Limit] = field(default_factory=dict)
+
+
+def calibrated(
+    found: Expectations, specs: Sequence[Spec], reference: Profile, policy: Quality, calibration: Calibration
+) -> Expectations:
+    """Put calibrated limits in the place of those that were inferred; what the user set stays.
+
+    Args:
+        found: of `expectations`.
+        specs: one a feature.
+        reference: the whole of it.
+        policy: what the user set.
+        calibration: of the monitor.
+    """
+    threshold = calibration.quality.value
+    if threshold is None:
+        return found
+    limits: dict[str, dict[str, Limit]] = {
+        "null_rate": dict(found.null_rate),
+        "unseen": dict(found.unseen),
+        "out_of_range": dict(found.out_of_range),
+        "constant": dict(found.constant),
+        "zero": {},
+    }
+    for spec in specs:
+        whole = reference.features[spec.name]
+        mine = calibration.features.get(spec.name)
+        for check, scale in (mine.excess if mine is not None else {}).items():
+            if is_made(check, spec.name, policy):
+                limits[check][spec.name] = Limit(_rate(check, whole), excess=bound(scale, threshold))
+    low, high = found.min_rows, found.max_rows
+    if calibration.volume is not None and policy.min_rows is None and policy.max_rows is None:
+        middle, away, spread = calibration.volume
+        reach = away + spread * threshold
+        # what was inferred without a calibration stays the outer bound: one column's storms set the lane's threshold
+        low = max(math.exp(middle - reach), low or 0.0)
+        high = min(math.exp(min(middle + reach, 700.0)), math.inf if high is None else high)
+    return replace(
+        found,
+        null_rate=limits["null_rate"],
+        unseen=limits["unseen"],
+        out_of_range=limits["out_of_range"],
+        constant=limits["constant"],
+        zero=limits["zero"],
+        min_rows=low,
+        max_rows=high,
+        sliced=True,
+    )
+
+
+def _rate(check: str, whole: FeatureProfile) -> float:
+    """The share of such rows that the reference as a whole makes one expect."""
+    if check == "null_rate":
+        return whole.missing / whole.rows if whole.rows else 0.0
+    if check == "unseen" and isinstance(whole, CategoricalProfile):
+        return int((whole.counts == 1).sum()) / max(whole.n, 1)
+    return 0.0  # the shares of single values are looked up when they are found
 
 
 def expectations(

@@ -68,6 +68,7 @@ def profile_buckets(
     bucket: timedelta = timedelta(hours=1),
     id_column: str | None = None,
     pairs: PairSpec | None = None,
+    starts: Ints | None = None,
 ) -> dict[int, Profile]:
     """Summarise batches by bucket of event time.
 
@@ -78,6 +79,8 @@ def profile_buckets(
         bucket: its length; buckets are aligned to 1970-01-01 UTC.
         id_column: counts duplicates.
         pairs: features whose products are kept; a batch that lacks one of them leaves its buckets without.
+        starts: of buckets of any lengths, in microseconds since 1970, rising, used instead of `bucket`; the last
+            one has no end. Every row lies in one of them.
 
     Returns:
         Profile by start of bucket, in microseconds since 1970.
@@ -86,32 +89,35 @@ def profile_buckets(
     buckets: dict[int, Profile] = {}
     for whole in batches:
         for offset in range(0, whole.num_rows, _CHUNK):
-            batch, times, cuts = _by_bucket(whole.slice(offset, _CHUNK), timestamp, width)
+            batch, times, begins, cuts = _by_bucket(whole.slice(offset, _CHUNK), timestamp, width, starts)
             products = None if pairs is None else fold_products(pairs, batch, cuts)
             for i, (low, high) in enumerate(itertools.pairwise(cuts.tolist())):
                 part = batch.slice(low, high - low)
                 own = None if times is None else times[low:high]
                 profile = _fold(specs, part, own, id_column, None if products is None else products[i])
-                start = 0 if times is None else int(times[low]) // width * width
+                start = 0 if begins is None else int(begins[low])
                 buckets[start] = buckets[start].merge(profile) if start in buckets else profile
     return buckets
 
 
 def _by_bucket(
-    batch: pa.RecordBatch, timestamp: str | None, width: int
-) -> tuple[pa.RecordBatch, Ints | None, Ints]:
-    """Rows put in the order of their buckets, their times, and the rows at which the buckets meet."""
+    batch: pa.RecordBatch, timestamp: str | None, width: int, limits: Ints | None
+) -> tuple[pa.RecordBatch, Ints | None, Ints | None, Ints]:
+    """Rows in the order of their buckets, their times and buckets' starts, and the rows at which buckets meet."""
     ends = np.array([0, batch.num_rows])
     if timestamp is None:
-        return batch, None, ends
+        return batch, None, None, ends
     times = microseconds(batch.column(timestamp))
-    starts = times // width
+    if limits is None:
+        starts = times // width * width
+    else:
+        starts = limits[np.maximum(np.searchsorted(limits, times, "right") - 1, 0)]
     if (starts == starts[0]).all():
-        return batch, times, ends
+        return batch, times, starts, ends
     if (starts[1:] < starts[:-1]).any():
         order = np.argsort(starts, kind="stable")
         batch, times, starts = batch.take(order), times[order], starts[order]
-    return batch, times, np.flatnonzero(np.diff(starts, prepend=starts[0] - 1, append=starts[-1] + 1))
+    return batch, times, starts, np.flatnonzero(np.diff(starts, prepend=starts[0] - 1, append=starts[-1] + 1))
 
 
 def _fold(

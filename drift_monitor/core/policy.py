@@ -135,6 +135,26 @@ class Alarm(Model):
         persistence: how many failed windows open an alert, such as `2 of 3`.
     """
 
+    false_alerts_per_month: Annotated[
+        float | None,
+        Field(
+            gt=0, le=30, description="the promise: at most so many on average; null for none (see docs/alarms.md)"
+        ),
+    ] = 1.0
+    windows: Annotated[
+        tuple[Duration, ...] | None,
+        Field(
+            description="further, shorter windows to look at in each check; 1h where the data carry it when absent"
+        ),
+    ] = None
+    context: Annotated[
+        Literal["none", "day_of_week", "hour_of_week"] | None,
+        Field(description="what windows are compared with; by the reference's length when absent"),
+    ] = None
+    multivariate: Annotated[
+        tuple[Literal["pairs", "rows"], ...],
+        Field(description="pairs: correlations, every run; rows: a classifier on a sample of rows, once a day"),
+    ] = ("pairs", "rows")
     methods: dict[Kind, tuple[str, ...]] = {}
     thresholds: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     features: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
@@ -165,6 +185,9 @@ class Quality(Model):
         disable: checks that are not made.
     """
 
+    false_alerts_per_month: Annotated[
+        float | None, Field(gt=0, le=30, description="the same promise for broken data; null for fixed limits")
+    ] = 1.0
     null_rate: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     unseen: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     out_of_range: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}

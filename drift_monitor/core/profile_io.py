@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.history import Grid, History
 from drift_monitor.core.profile import (
     CategoricalProfile,
     CategoricalSpec,
@@ -186,6 +187,35 @@ def profiles_from_tables(
             part = Profile(row["rows"], {}, row["oldest"], row["newest"], _ids(row))
             buckets[start] = buckets[start].merge(part) if start in buckets else part
     return {start: replace(bucket, features=features.get(start, {})) for start, bucket in buckets.items()}
+
+
+def history_from_table(spec: Spec, table: pa.Table, grid: Grid) -> History:
+    """The counts of one feature over time, from its rows of such a table; much faster than profiles.
+
+    Args:
+        spec: of the feature, with the cells it was counted on.
+        table: rows of this feature only.
+        grid: of the buckets, all of which lie on it.
+
+    Raises:
+        BadReferenceError: the table is of another version of the format.
+    """
+    _check(table.schema, PROFILES)
+    columns = {
+        name: table[name].combine_chunks() for name in ("bucket", "cells", "counts", *_NUMBERS[1:], "other")
+    }
+    at = (as_numpy(columns["bucket"]) - grid.start) // grid.width
+    categorical = isinstance(spec, CategoricalSpec)
+    cells = len(spec.categories) + 1 if isinstance(spec, CategoricalSpec) else 2 * len(spec.edges) + 1
+    fine = np.zeros((grid.size, cells), np.int64)
+    rows = np.repeat(at, np.diff(as_numpy(columns["cells"].offsets)))
+    np.add.at(fine, (rows, as_numpy(columns["cells"].flatten())), as_numpy(columns["counts"].flatten()))
+    missing = np.zeros(grid.size, np.int64)
+    for name in _NUMBERS[1:]:  # nulls, NaN, infinities
+        np.add.at(missing, at, np.where(is_missing(columns[name]), 0, as_numpy(columns[name])))
+    if categorical:
+        np.add.at(fine[:, -1], at, np.where(is_missing(columns["other"]), 0, as_numpy(columns["other"])))
+    return History(fine, missing)
 
 
 def _check(found: pa.Schema, wanted: pa.Schema) -> None:

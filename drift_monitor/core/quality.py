@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 
+import numpy as np
 import pyarrow as pa
 
 from drift_monitor.core.expectations import (
@@ -73,6 +74,8 @@ def assess(
             ):
                 if spec.name in limits:
                     results.append(check(spec, reference.features[spec.name], profile, limits[spec.name]))
+            if spec.name in expected.zero:
+                results.append(_zero(spec, reference.features[spec.name], profile, expected.zero[spec.name]))
     results += _whole_window(current, expected, window)
     return tuple(r for r in results if r is not None)
 
@@ -138,6 +141,18 @@ def _spike(spec: Spec, reference: FeatureProfile, current: FeatureProfile, limit
         return None
     found = spike(spec, reference, current)
     return _spike_result(spec, current, found, limit.at(current.n, found.expected))
+
+
+def _zero(spec: Spec, reference: FeatureProfile, current: FeatureProfile, limit: Limit) -> QualityResult | None:
+    """Zeros, which broken pipelines write most often; told only where there are too many."""
+    if not isinstance(spec, NumericSpec) or not current.n or not isinstance(current, NumericProfile):
+        return None
+    at = 2 * int(np.flatnonzero(spec.edges == 0)[0]) + 1
+    assert isinstance(reference, NumericProfile)  # noqa: S101 - as its spec is
+    known, count = int(reference.counts[at]), int(current.counts[at])
+    expected = known / max(reference.n, 1)
+    result = _spike_result(spec, current, Spike("0", count, expected, known), limit.at(current.n, expected))
+    return result if result.failed else None
 
 
 def _pooled_spike(

@@ -74,6 +74,29 @@ class Histogram(Value):
     current: tuple[Finite, ...]
 
 
+Basis = Literal["calibrated", "extrapolated", "independent_rows", "none"]
+"""What a promise about false alerts rests on."""
+
+
+class Signal(Value):
+    """One of the things that a calibrated alarm looks at; the largest is the run's score.
+
+    Attributes:
+        channel: `features` (the most unusual one), `together` (the mean of all), `pairs` (correlations), `rows` (a
+            classifier on whole rows).
+        window: length in seconds of the window it was seen in; 0 for features, which say so themselves.
+        score: on the common scale, above what is typical.
+        over: whether it is over the monitor's threshold.
+        detail: what moved, in words; empty when nothing did.
+    """
+
+    channel: str
+    window: int = 0
+    score: Finite
+    over: bool
+    detail: str = ""
+
+
 class FeatureResult(Value):
     """What one check found for one feature.
 
@@ -81,6 +104,7 @@ class FeatureResult(Value):
         score, threshold: of the decisive method (the largest score/threshold); None when not judged.
         reason: why the feature was not judged, or a one-line account of what moved.
         effect: the change in the feature's own units, for people ("median 812 -> 1307").
+        window: length in seconds of the window that is decisive; None when it is the run's own.
         name: of the column.
         kind: how its values are compared.
         role: an input of the model, or its output.
@@ -100,6 +124,7 @@ class FeatureResult(Value):
     method: str | None = None
     score: Finite | None = None
     threshold: Finite | None = None
+    window: int | None = None
     null_ratio: Finite | None = None
     out_of_range_ratio: Finite | None = None
     new_category_ratio: Finite | None = None
@@ -173,6 +198,9 @@ class CheckResult(Value):
         failure: set when, and only when, the verdict is `cannot_judge` because something failed.
         score, threshold: of the monitor; drift when score > threshold. None when not judged.
         promise: what is promised about false alarms, in words.
+        promise_basis: what that rests on.
+        false_alerts_per_month: the number promised; None without a promise.
+        signals: what the score is the largest of; empty without a calibration.
         features: in order of blame, most drifted first.
         invalid_rows: rows of the window left out because they could not be read as rows.
         newest_event: the newest event time seen in the window.
@@ -196,6 +224,9 @@ class CheckResult(Value):
     score: Finite | None = None
     threshold: Finite | None = None
     promise: str
+    promise_basis: Basis = "none"
+    false_alerts_per_month: Finite | None = None
+    signals: tuple[Signal, ...] = ()
     reference: ReferenceId | None = None
     features: tuple[FeatureResult, ...] = ()
     quality: tuple[QualityResult, ...] = ()
@@ -227,6 +258,7 @@ class Episode(Value):
             expectations); escalation compares with it.
         features: those to blame at the last window that failed, most drifted first.
         told: those that a message named, in the order of first naming.
+        since: by feature to blame, the end of the first window of the episode in which it was.
     """
 
     id: str
@@ -239,6 +271,7 @@ class Episode(Value):
     worst: Finite
     features: tuple[str, ...]
     told: tuple[str, ...] = ()
+    since: dict[str, UtcDatetime] = {}
 
 
 class Message(Value):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from drift_monitor.core.alarm import RunScore
 from drift_monitor.core.policy import Alarm
 from drift_monitor.core.profile import (
     CategoricalProfile,
@@ -22,9 +23,10 @@ from drift_monitor.core.profile import (
     Profile,
     Spec,
 )
+from drift_monitor.core.promise import promise
 from drift_monitor.core.stattests import DEFAULT_ALARM, REPORTED, STATTESTS
 from drift_monitor.core.stattests.effects import effect, effect_size, histogram
-from drift_monitor.core.types import FeatureResult, Outcome, QualityResult, StatResult
+from drift_monitor.core.types import Basis, FeatureResult, Outcome, QualityResult, Signal, StatResult
 
 OUTSIDE: Final = "evidently:"
 """Methods of this prefix are computed by the caller on row samples; they alarm only on a threshold of the user."""
@@ -32,6 +34,13 @@ EFFECT: Final = "effect"
 """The method named when the effect against its floor decides, not a significance."""
 RATIO_LIMIT: Final = 1e6
 """Score/threshold is cut here: beyond it a ratio says nothing more, and it must stay finite."""
+CHANNELS: Final = {
+    "features": "a single feature moved",
+    "together": "all features together moved",
+    "pairs": "features move together in another way",
+    "rows": "a classifier tells the window's rows from the reference's",
+}
+"""What it means when a channel is over the threshold."""
 _WHOLE_WINDOW: Final = frozenset({"schema", "volume", "freshness"})
 
 
@@ -43,6 +52,8 @@ class Judgement:
         score, threshold: of the monitor: the k-th largest score/threshold among its features, against 1, where k
             is how many must drift. None when not judged.
         features: in order of blame.
+        basis, budget: what the promise rests on, and how many false alerts a month it is about.
+        signals: what the score of a calibrated alarm is the largest of.
     """
 
     outcome: Outcome
@@ -51,6 +62,9 @@ class Judgement:
     score: float | None = None
     threshold: float | None = None
     features: tuple[FeatureResult, ...] = ()
+    basis: Basis = "none"
+    budget: float | None = None
+    signals: tuple[Signal, ...] = ()
 
 
 class _Pair(NamedTuple):
@@ -78,6 +92,10 @@ def judge(
     *,
     extra: Mapping[str, Mapping[str, StatResult]] | None = None,
     usual: Mapping[str, float] | None = None,
+    scored: RunScore | None = None,
+    why_not: str = "thresholds are not calibrated",
+    details: Mapping[str, str] | None = None,
+    brief: bool = False,
 ) -> Judgement:
     """Judge a window.
 
@@ -95,18 +113,32 @@ def judge(
         extra: results of `evidently:...` methods, feature -> method -> result (see `outside_methods`).
         usual: the effect that a feature shows among the reference's own windows (see `usual_effects`); orders
             the blame and nothing else.
+        scored: the run on the scales of a calibration, which then decides; else the critical values do.
+        why_not: why there is none, in words.
+        details: what moved, in words, by channel of `scored` that is no single feature.
+        brief: only what decides: no statistics beside it, no histograms.
     """
-    promised = promise(alarm)
+    threshold = scored.threshold if scored is not None else None
+    promised = promise(threshold, alarm, why_not)
     if not current.rows:
         return Judgement(Outcome.NO_DATA, "the window has no rows", promised)
 
     judged = {s.name for s in specs if _unjudged(current.features.get(s.name), alarm) is None}
     tests = sum(t is None for s in specs if s.name in judged for t in deciding_methods(s, alarm).values())
     alpha = alarm.alpha / max(tests, 1)
-    found = [_feature(s, reference, current, alarm, alpha, (extra or {}).get(s.name, {})) for s in specs]
+    found = [
+        _feature(s, reference, current, alarm, alpha, (extra or {}).get(s.name, {}), scored, brief=brief)
+        for s in specs
+    ]
     ratios = sorted((_ratio(f) for f in found if f.score is not None), reverse=True)
     needed = max(alarm.drifted_features, math.ceil((alarm.drifted_share or 0) * len(ratios) - 1e-9))
     score = ratios[needed - 1] if needed <= len(ratios) else None
+    limit = 1.0
+    signals: tuple[Signal, ...] = ()
+    if scored is not None and scored.threshold.value is not None:
+        score, limit = scored.score, scored.threshold.value
+        signals = _signals(scored, limit, details or {})
+        usual = {}  # what is usual is in the score
     features = tuple(sorted(found, key=lambda f: _blame(f, usual or {})))
 
     enough = current.rows >= alarm.min_rows
@@ -121,16 +153,31 @@ def judge(
     elif score is None:
         outcome, reason = Outcome.CANNOT_JUDGE, _too_few_features(features, len(ratios), needed)
     else:
-        outcome = Outcome.DRIFT if score > 1 else Outcome.OK
-        reason = _moved(features, len(ratios), needed)
-    return Judgement(outcome, reason, promised, score, None if score is None else 1.0, features)
+        outcome = Outcome.DRIFT if score > limit else Outcome.OK
+        reason = _moved(features, len(ratios), needed, [s for s in signals if s.over and s.channel != "features"])
+    return Judgement(
+        outcome,
+        reason,
+        promised,
+        score,
+        None if score is None else limit,
+        features,
+        "none" if threshold is None else threshold.basis,
+        threshold.budget if threshold is not None and threshold.value is not None else None,
+        signals,
+    )
 
 
-def promise(alarm: Alarm) -> str:
-    """What can be said about false alarms."""
-    if alarm.thresholds or alarm.features:
-        return "no promise: fixed thresholds are set"
-    return "no promise: thresholds are not calibrated"
+def _signals(scored: RunScore, limit: float, details: Mapping[str, str]) -> tuple[Signal, ...]:
+    """The channels, the largest score first."""
+    found = []
+    for name, score in scored.channels.items():
+        kind, _, seconds = name.partition("/")
+        detail = details.get(name, details.get(kind, ""))
+        found.append(
+            Signal(channel=kind, window=int(seconds or 0), score=score, over=score > limit, detail=detail)
+        )
+    return tuple(sorted(found, key=lambda s: (-s.score, s.channel, s.window)))
 
 
 def usual_effects(specs: Sequence[Spec], reference: Profile, windows: Iterable[Profile]) -> dict[str, float]:
@@ -197,18 +244,26 @@ def _feature(
     alarm: Alarm,
     alpha: float,
     extra: Mapping[str, StatResult],
+    scored: RunScore | None,
+    *,
+    brief: bool,
 ) -> FeatureResult:
     profile = current.features.get(spec.name)
     result = FeatureResult(name=spec.name, kind=spec.kind, role=spec.role, drifted=False)
     if profile is None:
         return result.model_copy(update={"reason": _unjudged(profile, alarm)})
     base = reference.features[spec.name]
-    result = result.model_copy(update=_ratios(spec, profile) | {"histogram": histogram(spec, base, profile)})
+    result = result.model_copy(update=_ratios(spec, profile))
+    if not brief:
+        result = result.model_copy(update={"histogram": histogram(spec, base, profile)})
     if reason := _unjudged(profile, alarm):
         return result.model_copy(update={"reason": reason})
 
+    calibrated = scored is not None and scored.threshold.value is not None
     deciding = deciding_methods(spec, alarm)
     names = dict.fromkeys((*REPORTED[spec.kind], *deciding, *(m for m in alarm.report if _applies(m, spec))))
+    if brief:
+        names = {} if calibrated else dict.fromkeys(deciding)
     statistics = {
         name: answer
         for name in names
@@ -217,8 +272,13 @@ def _feature(
     statistics |= dict(sorted(extra.items()))
     size = effect_size(spec, base, profile)
     statistics[EFFECT] = StatResult(statistic=size)
-    pair = _decisive(spec, base, profile, alarm, alpha, deciding, statistics)
     update: dict[str, object] = {"statistics": statistics, "effect": effect(spec, base, profile)}
+    pair: _Pair | None
+    if scored is not None and calibrated:
+        pair, seconds = _calibrated(spec, alarm, scored)
+        update["window"] = seconds
+    else:
+        pair = _decisive(spec, base, profile, alarm, alpha, deciding, statistics)
     if pair is None:
         update["reason"] = f"not judged: none of {', '.join(deciding) or 'no method'} has an answer on this data"
     else:
@@ -227,6 +287,24 @@ def _feature(
         if drifted:
             update["reason"] = f"{pair.method} {pair.score:.3g} is over {pair.threshold:.3g}"
     return result.model_copy(update=update)
+
+
+def _floor(spec: Spec, alarm: Alarm) -> float:
+    return alarm.effect_floor_ks if isinstance(spec, NumericSpec) else alarm.effect_floor_share
+
+
+def _calibrated(spec: Spec, alarm: Alarm, scored: RunScore) -> tuple[_Pair | None, int | None]:
+    """The feature's score and the monitor's threshold, and the window it was seen in.
+
+    Where the score is over the threshold but the effect is too small to count, it is the effect and its floor.
+    """
+    found, limit = scored.features.get(spec.name), scored.threshold.value
+    if found is None or limit is None:
+        return None, None
+    seconds = None if scored.threshold.basis == "independent_rows" else found.seconds
+    if not found.counts and found.score > limit:
+        return _Pair(EFFECT, found.effect, _floor(spec, alarm)), seconds
+    return _Pair(found.method, found.score, limit), seconds
 
 
 def _decisive(
@@ -252,7 +330,7 @@ def _decisive(
     ]
     significant = [p for p in significant if math.isfinite(p.threshold)]
     if significant:
-        floor = alarm.effect_floor_ks if isinstance(spec, NumericSpec) else alarm.effect_floor_share
+        floor = _floor(spec, alarm)
         best = max(significant, key=lambda p: p.ratio)
         matters = _Pair(EFFECT, statistics[EFFECT].statistic, floor)
         fixed.append(min(best, matters, key=lambda p: p.ratio) if floor else best)
@@ -304,10 +382,16 @@ def _too_few_features(features: Sequence[FeatureResult], judged: int, needed: in
     )
 
 
-def _moved(features: Sequence[FeatureResult], judged: int, needed: int) -> str:
+def _moved(features: Sequence[FeatureResult], judged: int, needed: int, signals: Sequence[Signal]) -> str:
     drifted = [f for f in features if f.drifted]
+    if not drifted and signals:
+        return (
+            f"no feature drifted by itself; {CHANNELS[signals[0].channel]}: {signals[0].detail or 'see signals'}"
+        )
     if not drifted:
         first = max((f for f in features if f.score is not None), key=_ratio)
+        if not _ratio(first):
+            return f"none of {judged} features drifted; none stands out more than is typical"
         return (
             f"none of {judged} features drifted; nearest is {first.name} at {_ratio(first):.2f} of its threshold"
         )

@@ -10,17 +10,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.history import Grid, History, grid_of
 from drift_monitor.core.products import PairSpec, Products
 from drift_monitor.core.products_io import COLUMNS, pairs_of, products_from_table
-from drift_monitor.core.profile import Profile, Spec
-from drift_monitor.core.profile_io import PROFILES, profiles_from_tables, profiles_to_table, specs_from_table
+from drift_monitor.core.profile import Ints, Profile, Spec
+from drift_monitor.core.profile_io import (
+    PROFILES,
+    history_from_table,
+    profiles_from_tables,
+    profiles_to_table,
+    specs_from_table,
+)
 from drift_monitor.core.types import ReferenceId
 from drift_monitor.reference.manifest import NAME, FileHash, Manifest, read_manifest
 
@@ -133,6 +142,45 @@ class Reference:
                 writer.write_table(profiles_to_table(found, self.specs))
             temporary.replace(kept)
         return found
+
+    @property
+    def grid(self) -> Grid:
+        """The buckets of event time from the first row to the last.
+
+        Raises:
+            BadReferenceError: the file is damaged.
+        """
+        return grid_of(list(self._merged(())), self.manifest.bucket_length // _MICROSECOND)
+
+    def rows_by_bucket(self) -> Ints:
+        """Rows in each bucket of `grid`, shape (buckets,)."""
+        grid = self.grid
+        rows = np.zeros(grid.size, np.int64)
+        for start, profile in self._merged(()).items():
+            rows[(start - grid.start) // grid.width] = profile.rows
+        return rows
+
+    def histories(self, features: Collection[str] | None = None) -> Iterator[tuple[Spec, History]]:
+        """The counts of each feature over time, on `grid`, one after the other.
+
+        Args:
+            features: only these; None for all.
+
+        Raises:
+            BadReferenceError: the file is damaged.
+        """
+        grid = self.grid
+        _verify(self.folder, BUCKETS, self.manifest)
+        by_name = {spec.name: spec for spec in self.specs}
+        wanted = by_name.keys() if features is None else set(features)
+        parts = _row_groups(self.folder / BUCKETS, wanted)
+        seen: set[str] = set()
+        for name, tables in groupby(parts, key=lambda table: table["feature"][0].as_py() if len(table) else None):
+            if name is not None and name in wanted:
+                seen.add(name)
+                yield by_name[name], history_from_table(by_name[name], pa.concat_tables(tables), grid)
+        if missing := sorted(wanted - seen):
+            raise BadReferenceError(f"{self.folder / BUCKETS} has no buckets of {missing[0]!r}")
 
     @property
     def names(self) -> list[str]:

@@ -6,9 +6,7 @@ The daemon imports this module for `CheckRequest`, so whatever is large is impor
 from __future__ import annotations
 
 import logging
-import math
-import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -28,14 +26,18 @@ from drift_monitor.core.types import (
     Value,
     Window,
 )
+from drift_monitor.service.packages import versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from drift_monitor.core.alarm import RunScore
     from drift_monitor.core.check import Baseline
     from drift_monitor.core.products import PairSpec
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.reference import Reference
+    from drift_monitor.service.calibrations import Known
+    from drift_monitor.service.channels import Values
     from drift_monitor.sources import Source
 
 WORKERS: Final = 1
@@ -115,15 +117,16 @@ def _failure(error: DriftMonitorError) -> FailureReason:
 
 @dataclass(frozen=True)
 class _Part:
-    """What was read of a window: a profile, and how many rows could not be read as rows."""
+    """What was read of a window: profiles by start of the stretch, and how many rows could not be read as rows."""
 
-    profile: Profile | None
+    profiles: Mapping[int, Profile]
     invalid: int
 
     def merge(self, other: _Part) -> _Part:
-        profiles = [p for p in (self.profile, other.profile) if p is not None]
-        whole = profiles[0].merge(profiles[1]) if len(profiles) == 2 else next(iter(profiles), None)
-        return _Part(whole, self.invalid + other.invalid)
+        profiles = dict(self.profiles)
+        for start, profile in other.profiles.items():
+            profiles[start] = profiles[start].merge(profile) if start in profiles else profile
+        return _Part(profiles, self.invalid + other.invalid)
 
 
 class _Run:
@@ -138,58 +141,56 @@ class _Run:
     def check(self, progress: Callable[[int, int], None] | None) -> CheckResult:
         """The cycle: reference -> source -> profile -> judgement."""
         from drift_monitor.core.check import check  # noqa: PLC0415
-        from drift_monitor.service.references import reference_of  # noqa: PLC0415
+        from drift_monitor.core.profile import merge  # noqa: PLC0415
+        from drift_monitor.service.calibrations import known_of, without_times  # noqa: PLC0415
+        from drift_monitor.service.references import reference_of, watched_specs  # noqa: PLC0415
         from drift_monitor.sources import SOURCES  # noqa: PLC0415
 
         monitor, request = self._monitor, self._request
         clock = [perf_counter()]
         reference = reference_of(request.name, monitor, request.state, now=lambda: datetime.now(UTC))
         self.reference_id = reference.id
-        specs = self._specs(reference)
+        specs = watched_specs(monitor, reference)
         clock.append(perf_counter())
         source = SOURCES[monitor.source.type](monitor.source, self._kinds(specs))
         schema = self._schema(source, specs)
         readable = [s for s in specs if _readable(s, schema)]
-        part = self._read(source, readable, reference.pairs, progress)
-        self.rows = part.profile.rows if part.profile else 0
+        alarms = known_of(request.name, monitor, reference, request.state, specs)
+        cuts = _cuts(request.window, alarms)
+        part = self._read(source, readable, reference.pairs, cuts, progress)
+        profile = merge(part.profiles[start] for start in sorted(part.profiles))
+        self.rows = profile.rows if profile else 0
         self._refuse_unreadable(part)
-        window = request.window or _extent(part.profile)
+        window = request.window or _extent(profile)
         clock.append(perf_counter())
+        if self.rows:
+            alarms = without_times(alarms, monitor, reference, specs, self.rows)
+        known = self._baseline(reference, window, specs, alarms)
+        scored: RunScore | None = None
+        details: dict[str, str] = {}
+        if known.calibration is not None and self.rows:
+            values, details = self._channels(reference, alarms, source, readable, window, profile)
+            scored = _score(alarms, specs, window, part.profiles, values)
         result: CheckResult = check(
             request.name,
             window,
             specs,
             reference.profile,
             reference.id,
-            part.profile,
+            profile,
             {field.name: str(field.type) for field in schema},
             monitor.alarm,
             monitor.quality,
-            self._baseline(reference, window, specs),
+            known,
             extra=self._extra(reference, source, readable) if self.rows else None,
+            scored=scored,
+            details=details,
             invalid_rows=part.invalid,
         )
         clock.append(perf_counter())
         phases = ("reference", "source", "judge")
         seconds = {phase: b - a for phase, (a, b) in zip(phases, pairwise(clock), strict=True)}
-        return result.model_copy(update={"seconds": seconds, "versions": _versions()})
-
-    def _specs(self, reference: Reference) -> list[Spec]:
-        """The reference's features that the monitor watches."""
-        columns = self._monitor.columns
-        kinds = reference.manifest.kinds
-        for name, kind in columns.kinds.items():
-            if kinds.get(name, kind) != kind:
-                raise BadReferenceError(
-                    f"columns.kinds says that {name!r} is {kind}, but reference {reference.manifest.version} was "
-                    f"built with {kinds[name]}: build a new version"
-                )
-        apart = {*columns.ignore, columns.label, columns.id, self._monitor.source.timestamp}
-        wanted = kinds.keys() if columns.features is None else {*columns.features, columns.prediction}
-        specs = [s for s in reference.specs if s.name in wanted and s.name not in apart - {columns.prediction}]
-        if not specs:
-            raise BadReferenceError(f"reference {reference.manifest.version} has none of the monitor's features")
-        return specs
+        return result.model_copy(update={"seconds": seconds, "versions": versions()})
 
     def _kinds(self, specs: Sequence[Spec]) -> dict[str, Kind]:
         kinds: dict[str, Kind] = {spec.name: spec.kind for spec in specs}
@@ -217,40 +218,31 @@ class _Run:
         source: Source[Any],
         specs: Sequence[Spec],
         pairs: PairSpec | None,
+        cuts: list[int],
         progress: Callable[[int, int], None] | None,
     ) -> _Part:
+        import numpy as np  # noqa: PLC0415
+
         from drift_monitor.core.fold import profile_buckets  # noqa: PLC0415
-        from drift_monitor.core.profile import merge  # noqa: PLC0415
         from drift_monitor.executors import EXECUTORS  # noqa: PLC0415
 
         monitor = self._monitor
         timestamp = monitor.source.timestamp
         columns = [spec.name for spec in specs]
         columns += [name for name in (monitor.columns.id, timestamp) if name is not None and name not in columns]
-        bucket = self._bucket(len(specs))
+        starts = np.array(cuts, np.int64)
         pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
 
         def fold(split: Any) -> _Part:
             batches = _Placed(source.batches(split, columns), timestamp)
-            buckets = profile_buckets(
-                specs, batches, timestamp=timestamp, bucket=bucket, id_column=monitor.columns.id, pairs=pairs
+            profiles = profile_buckets(
+                specs, batches, timestamp=timestamp, starts=starts, id_column=monitor.columns.id, pairs=pairs
             )
-            return _Part(merge(buckets.values()), batches.invalid)
+            return _Part(profiles, batches.invalid)
 
         splits = source.splits(self._request.window)
         whole = EXECUTORS["threads"](splits, fold, _Part.merge, workers=WORKERS, progress=progress)
-        return whole or _Part(None, 0)
-
-    def _bucket(self, features: int) -> timedelta:
-        """The monitor's bucket, or as many together as keep a long window's buckets in memory.
-
-        Merging is exact, so this changes no figure.
-        """
-        bucket = self._monitor.window.bucket
-        if self._request.window is None:
-            return bucket
-        buckets = math.ceil(self._request.window.length / bucket)
-        return bucket * math.ceil(buckets / max(1, _DENSE // features))
+        return whole or _Part({}, 0)
 
     def _refuse_unreadable(self, part: _Part) -> None:
         from drift_monitor.sources.event_time import FIRST_YEAR, LAST_YEAR  # noqa: PLC0415
@@ -262,18 +254,45 @@ class _Run:
                 f"{FIRST_YEAR} to {LAST_YEAR} (at most {UNREADABLE:.0%} may be so)"
             )
 
-    def _baseline(self, reference: Reference, window: Window, specs: Sequence[Spec]) -> Baseline:
+    def _baseline(self, reference: Reference, window: Window, specs: Sequence[Spec], alarms: Known) -> Baseline:
         from drift_monitor.core.check import baseline  # noqa: PLC0415
 
-        quality = self._monitor.quality
-        key = (reference.id.sha256, window.length, tuple(spec.name for spec in specs), quality.model_dump_json())
+        monitor, quality = self._monitor, self._monitor.quality
+        calibration, why_not = alarms.calibration, alarms.why_not
+        timed = calibration is not None and calibration.drift.basis != "independent_rows"
+        if timed and window.length != monitor.window.length:
+            calibration, why_not = None, "the window is not of the length that was calibrated"
+        settings = monitor.model_dump_json(include={"alarm", "quality", "schedule", "window"})
+        size = "" if calibration is None or timed else f"{calibration.drift.value}"
+        key = (reference.id.sha256, window.length, tuple(spec.name for spec in specs), settings + size)
         if key not in _baselines:
             cache = self._request.state / "cache"
             windows = reference.windows(window.length, at_most=max(1, _DENSE // len(specs)), cache=cache)
             if len(_baselines) >= _BASELINES:
                 _baselines.pop(next(iter(_baselines)))
-            _baselines[key] = baseline(specs, reference.profile, quality, window.length, windows)
+            _baselines[key] = baseline(
+                specs, reference.profile, quality, window.length, windows, calibration, why_not
+            )
         return _baselines[key]
+
+    def _channels(
+        self,
+        reference: Reference,
+        alarms: Known,
+        source: Source[Any],
+        specs: Sequence[Spec],
+        window: Window,
+        profile: Profile | None,
+    ) -> Values:
+        """Correlations, and the classifier on whole rows."""
+        from drift_monitor.service.channels import Values, live_channels  # noqa: PLC0415
+
+        if alarms.calibration is None:
+            return Values({}, {})
+        timestamp = self._monitor.source.timestamp
+        return live_channels(
+            alarms.calibration, alarms.watch, specs, reference, source, window, profile, timestamp
+        )
 
     def _extra(
         self, reference: Reference, source: Source[Any], specs: Sequence[Spec]
@@ -303,6 +322,62 @@ class _Run:
             reference.manifest.kinds,
             on_failure=lambda feature, method, reason: _log.warning("%s on %r: %s", method, feature, reason),
         )
+
+
+def _cuts(window: Window | None, alarms: Known) -> list[int]:
+    """Starts of the stretches whose profiles are kept apart: shorter windows at the end, and what is before."""
+    if window is None:
+        return [0]
+    start, end = ((t - _EPOCH) // _MICROSECOND for t in (window.start, window.end))
+    watch, calibration = alarms.watch, alarms.calibration
+    if calibration is None or window.length != watch.lengths[-1]:
+        return [start]
+    backs = {end - (k + 1) * n // _MICROSECOND for n in watch.lengths[:-1] for k in range(watch.tiles(n))}
+    tails = {end - k * n // _MICROSECOND for n in watch.lengths[:-1] for k in range(watch.tiles(n))}
+    return sorted({start} | {t for t in backs | tails if start < t < end})
+
+
+def _score(
+    alarms: Known,
+    specs: Sequence[Spec],
+    window: Window,
+    profiles: Mapping[int, Profile],
+    values: Mapping[str, float],
+) -> RunScore | None:
+    """The run on the scales of its calibration."""
+    import numpy as np  # noqa: PLC0415
+
+    from drift_monitor.core.alarm import Live, score_runs, with_channels  # noqa: PLC0415
+    from drift_monitor.core.scores import fine_counts  # noqa: PLC0415
+
+    watch, calibration = alarms.watch, alarms.calibration
+    if calibration is None:
+        return None
+    if calibration.drift.basis != "independent_rows" and window.length != watch.lengths[-1]:
+        return None
+    end, width = (window.end - _EPOCH) // _MICROSECOND, round(calibration.bucket * 1e6)
+    present = [s.name for s in specs if all(s.name in p.features for p in profiles.values())]
+    counts: dict[str, dict[int, Any]] = {name: {} for name in present}
+    since, run = {}, {}
+    for length in watch.lengths:
+        seconds, micros = int(length.total_seconds()), length // _MICROSECOND
+        ends = [end - k * micros for k in range(watch.tiles(length))]
+        since[seconds] = np.array(ends) // width
+        run[seconds] = np.zeros(len(ends), np.int64)
+        for name in present:
+            if calibration.drift.basis == "independent_rows":  # the whole, whatever its times are
+                ends = [max(profiles) + 1]
+                micros = ends[0] - min(profiles)
+            rows = [
+                sum(
+                    (fine_counts(p.features[name]) for start, p in profiles.items() if e - micros <= start < e),
+                    start=0 * fine_counts(next(iter(profiles.values())).features[name]),
+                )
+                for e in ends
+            ]
+            counts[name][seconds] = np.stack(rows)
+    scored = score_runs(calibration, watch, specs, alarms.yardsticks, Live(1, since, run, counts))[0]
+    return with_channels(scored, calibration, values)
 
 
 class _Placed:
@@ -337,22 +412,6 @@ def _extent(profile: Profile | None) -> Window:
         return Window(start=now, end=now)
     start, end = (_EPOCH + t * _MICROSECOND for t in (profile.oldest, profile.newest + 1))
     return Window(start=start, end=end)
-
-
-def _versions() -> dict[str, str]:
-    import numpy  # noqa: ICN001, PLC0415
-    import pyarrow  # noqa: ICN001, PLC0415
-    import scipy  # noqa: PLC0415
-
-    from drift_monitor import __version__  # noqa: PLC0415
-
-    return {
-        "drift-monitor": __version__,
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-        "pyarrow": pyarrow.__version__,
-        "scipy": scipy.__version__,
-    }
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.episode import Reason, Transition
-from drift_monitor.core.types import CheckResult, Lane, Message
+from drift_monitor.core.types import CheckResult, Histogram, Lane, Message
 
 MOST = 20  # features and failed expectations that a message names; the page has them all
+HISTOGRAMS = 3  # features whose bins it carries: twenty would take half of the 20 kB that a message may have
 _NAMESPACE = uuid.UUID("5e4d6f62-9d0c-5f0a-8f0e-1d2b7a1c9e11")
 
 _SUMMARIES: dict[tuple[Lane, Reason], str] = {
@@ -53,7 +54,7 @@ def message(
     episode = transition.episode
     if transition.message is None or episode is None:
         return None
-    end = result.window.end
+    end, since, drift = result.window.end, episode.since, episode.lane == "drift"
     data: dict[str, object] = {
         "summary": _SUMMARIES[episode.lane, transition.reason].format(
             monitor=result.monitor, reason=result.reason
@@ -68,12 +69,19 @@ def message(
         "score": result.score,
         "threshold": result.threshold,
         "promise": result.promise,
+        "promise_basis": result.promise_basis,
+        "false_alerts_per_month": result.false_alerts_per_month,
+        "signals": [s.model_dump(exclude={"over"}) for s in result.signals if s.over],
         "reference": result.reference and result.reference.model_dump(include={"version", "sha256"}),
         "features": [
-            f.model_dump(include={"name", "method", "score", "threshold", "effect"}) for f in result.drifted[:MOST]
+            f.model_dump(include={"name", "method", "score", "threshold", "window", "effect"})
+            | ({"since": since[f.name]} if f.name in since and drift else {})
+            | ({"histogram": _rounded(f.histogram)} if f.histogram is not None and i < HISTOGRAMS else {})
+            for i, f in enumerate(result.drifted[:MOST])
         ],
         "quality": [
             q.model_dump(include={"check", "feature", "value", "threshold", "message"})
+            | ({"since": since[at]} if (at := q.feature or q.check) in since and not drift else {})
             for q in result.failed_quality[:MOST]
         ],
         "links": {"page": links.page} | ({"report": links.report} if links.report else {}),
@@ -87,3 +95,12 @@ def message(
         group=episode.id,
         data=data,
     )
+
+
+def _rounded(histogram: Histogram) -> dict[str, object]:
+    """Shares to a hundredth of a percent, which is more than anybody sees."""
+    return {
+        "labels": list(histogram.labels),
+        "reference": [round(share, 4) for share in histogram.reference],
+        "current": [round(share, 4) for share in histogram.current],
+    }

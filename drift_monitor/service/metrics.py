@@ -58,6 +58,8 @@ METRICS: tuple[Spec, ...] = (
     Spec("features_drifted", "gauge", "Features over their thresholds in the last judged window.", _M),
     Spec("drift_score", "gauge", "The monitor's drift score; compare with its threshold only.", _M),
     Spec("drift_score_threshold", "gauge", "Drift when the score is above this.", _M),
+    Spec("false_alerts_per_month_target", "gauge", "False alerts a month that the threshold is set for.", _M),
+    Spec("promise_info", "gauge", "Always 1; what the promise about false alerts rests on.", ("monitor", "basis")),
     Spec("drift_detected", "gauge", "Whether the last judged window drifted.", _M),
     Spec(
         "episode_open", "gauge", "Whether an episode is open in the lane: drift or quality.", ("monitor", "lane")

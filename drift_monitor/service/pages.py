@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import jinja2
 
 from drift_monitor import __version__
 from drift_monitor.config.models import Config, Monitor
+from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import CheckResult, Episode, Histogram
+from drift_monitor.service.basis import LABELS
 from drift_monitor.service.store import Snapshot
 
 _FOLDER = Path(__file__).parent / "web"
@@ -30,8 +32,14 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {"number": _number, "time": _time, "bars": bars}
-        self._templates.globals |= {"version": __version__, "width": _WIDTH, "height": _HEIGHT}
+        self._templates.filters |= {"number": _number, "time": _time, "bars": bars, "duration": _duration}
+        self._templates.globals |= {
+            "version": __version__,
+            "share": _share,
+            "labels": LABELS,
+            "width": _WIDTH,
+            "height": _HEIGHT,
+        }
         self.style = (_FOLDER / "style.css").read_bytes()
 
     def index(self, snapshot: Snapshot, config: Config, status: dict[str, Any]) -> bytes:
@@ -62,6 +70,7 @@ class Pages:
             results=results,
             episodes=episodes,
             reports=reports,
+            since=_since(judged, episodes),
         )
 
     def _render(self, template: str, **values: object) -> bytes:
@@ -96,6 +105,24 @@ def bars(histogram: Histogram) -> list[tuple[str, list[tuple[str, float, float, 
             )
         )
     return drawn
+
+
+def _since(judged: CheckResult | None, episodes: Sequence[Episode]) -> dict[str, datetime]:
+    """Since when each feature to blame drifts: of the drift episode that the window belongs to."""
+    if judged is None:
+        return {}
+    end = judged.window.end
+    known = (e for e in episodes if e.lane == "drift" and e.opened <= end and (e.closed is None or e.closed > end))
+    found = next(known, None)
+    return {} if found is None else found.since
+
+
+def _share(score: float | None, threshold: float | None) -> str:
+    return "\u2013" if score is None or not threshold else f"{score / threshold:.0%}"
+
+
+def _duration(seconds: int) -> str:
+    return format_duration(timedelta(seconds=seconds))
 
 
 def _number(value: float | None) -> str:

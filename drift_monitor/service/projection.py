@@ -170,6 +170,9 @@ def _window(of: tuple[str], read: CheckResult) -> Iterator[_Value]:
 def _drift(of: tuple[str], judged: CheckResult) -> Iterator[_Value]:
     yield "features", of, len(judged.features)
     yield "features_drifted", of, len(judged.drifted)
+    yield "promise_info", (*of, judged.promise_basis), 1
+    if judged.false_alerts_per_month is not None:
+        yield "false_alerts_per_month_target", of, judged.false_alerts_per_month
     yield "drift_detected", of, judged.verdict is Outcome.DRIFT
     if judged.score is not None:
         yield "drift_score", of, judged.score

@@ -14,6 +14,7 @@ from typing import Final
 
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.profile import Spec
 from drift_monitor.core.types import Value
 from drift_monitor.reference import Reference, build_reference, open_reference
 from drift_monitor.reference.version import hash_file, write_durably
@@ -98,6 +99,28 @@ def reference_of(
         raise BadReferenceError(
             f"the reference built from {str(monitor.reference)!r} cannot be kept in {folder}: {error.strerror}"
         ) from error
+
+
+def watched_specs(monitor: Monitor, reference: Reference) -> list[Spec]:
+    """The reference's features that a monitor watches.
+
+    Raises:
+        BadReferenceError: it has none of them, or was built with other kinds.
+    """
+    columns = monitor.columns
+    kinds = reference.manifest.kinds
+    for name, kind in columns.kinds.items():
+        if kinds.get(name, kind) != kind:
+            raise BadReferenceError(
+                f"columns.kinds says that {name!r} is {kind}, but reference {reference.manifest.version} was "
+                f"built with {kinds[name]}: build a new version"
+            )
+    apart = {*columns.ignore, columns.label, columns.id, monitor.source.timestamp}
+    wanted = kinds.keys() if columns.features is None else {*columns.features, columns.prediction}
+    specs = [s for s in reference.specs if s.name in wanted and s.name not in apart - {columns.prediction}]
+    if not specs:
+        raise BadReferenceError(f"reference {reference.manifest.version} has none of the monitor's features")
+    return specs
 
 
 def _recipe(monitor: Monitor) -> str:

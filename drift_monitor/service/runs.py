@@ -212,6 +212,7 @@ def _log(run: Run, result: CheckResult, transitions: list[Transition]) -> None:
         "window done",
         extra=fields(
             monitor=run.monitor,
+            run=run.id,
             window=run.window,
             verdict=result.verdict.value,
             rows=result.rows,

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +23,7 @@ from drift_monitor.service.logs import fields
 from drift_monitor.service.metrics import Exposition
 from drift_monitor.service.pages import Pages
 from drift_monitor.service.store import Store
+from drift_monitor.service.stored import find_run, stored_run
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -90,6 +92,8 @@ class Application:
                 (r"/style\.css", {"GET": self._style}),
                 (r"/reports/(\d{1,18})\.html", {"GET": self._report}),
                 (r"/api/v1/status", {"GET": self._status}),
+                (r"/api/v1/runs/(\d{1,18})", {"GET": self._run}),
+                (r"/api/v1/monitors/([^/]+)/runs/([^/]+)", {"GET": self._run_at}),
                 (r"/api/v1/outbox", {"GET": self._outbox}),
                 (r"/api/v1/outbox/(\d{1,18})/(retry|drop)", {"POST": self._act}),
             )
@@ -190,6 +194,24 @@ class Application:
 
     def _status(self, _request: Request) -> Response:
         return as_json(self._daemon.status())
+
+    def _run(self, _request: Request, run: str) -> Response:
+        found = stored_run(self._daemon.store, int(run))
+        if found is None:
+            return as_json({"error": f"no finished run {run}"}, HTTPStatus.NOT_FOUND)
+        return Response(found.model_dump_json().encode() + b"\n", "application/json")
+
+    def _run_at(self, request: Request, monitor: str, end: str) -> Response:
+        try:
+            moment = None if end == "latest" else datetime.fromisoformat(end)
+        except ValueError:
+            return as_json({"error": "name `latest`, or the window's end in ISO 8601"}, HTTPStatus.BAD_REQUEST)
+        if moment is not None and moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        run = find_run(self._daemon.store, monitor, moment)
+        if run is None:
+            return as_json({"error": "no finished run of this window"}, HTTPStatus.NOT_FOUND)
+        return self._run(request, str(run))
 
     def _outbox(self, request: Request) -> Response:
         match = re.fullmatch(r"(?:state=(pending|delivered|dead))?", request.query)

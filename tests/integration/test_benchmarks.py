@@ -41,3 +41,26 @@ def test_every_bracket_of_the_short_run_holds_scipys_value() -> None:
         assert row["cases"] == 200
         assert row["contained"] == row["answered"] > 100
         assert row["brackets"] > 20
+
+
+def test_false_alarms_are_counted_in_both_lanes_and_beside_the_usual_rules() -> None:
+    found = figures("false_alarms.py")["cells"]
+    assert set(found["10/seasonal/4"]["basis"]) == {"extrapolated"}
+    row = found["10/seasonal/8"]
+    assert row["basis"] == {"calibrated": row["universes"]}
+    assert row["rank"] == 1
+    for lane in ("drift", "quality"):
+        assert row[lane]["low"] <= row[lane]["episodes"] <= row[lane]["high"]
+    # days that differ by the hour and the day are more than chance, which is all that a p-value knows of
+    assert row["drift"]["alarm_days"] < 5 < 20 < row["rivals"]["ks_bonferroni"]["alarm_days"]
+
+
+def test_the_combined_score_sees_what_each_single_statistic_sees() -> None:
+    found = figures("power.py")
+    one, many = found["one_feature"], found["many_features"]
+    assert one["mean +.1 sd"]["combined"] > 0.9
+    assert one["1% -> constant"]["combined"] > 0.5 > one["1% -> constant"]["ks"]
+    assert one["2% of rows x4"]["combined"] > 0.9 > 0.5 > one["2% of rows x4"]["anderson_darling"]
+    assert one["mean +.05 sd"]["matters"] == 0
+    assert many["mean .3 in one"]["combined"] == many["corr .6->.2"]["combined"] == 1
+    assert len(many) == 5

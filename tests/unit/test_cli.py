@@ -117,7 +117,7 @@ def test_check_config_says_all_in_json_too(config: Path, capsys: pytest.CaptureF
 def test_check_config_explains(training: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", "--explain", "--config", str(config)]) == 0
     shown = capsys.readouterr()
-    assert "no promise: thresholds are not calibrated" in shown.out
+    assert "false alerts of drift: no promise; the reference has 6 days that can be replayed, 36 more" in shown.out
     assert "no file matches yet" in shown.err
     assert main(["check-config", "--explain", "--json", "--config", str(config)]) == 0
     assert json.loads(capsys.readouterr().out)["monitors"]["flights"]["features"][0]["name"] == "flight_id"

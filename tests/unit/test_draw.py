@@ -15,6 +15,7 @@ from drift_monitor.core.types import (
     Outcome,
     QualityResult,
     ReferenceId,
+    Signal,
     StatResult,
     Window,
 )
@@ -63,6 +64,32 @@ def test_features_keep_their_order_and_numbers() -> None:
     rows = [line.split() for line in text.splitlines() if "numeric" in line]
     assert rows[0] == ["distance", "drift", "numeric", "ks", "0.5", "0.05", "0.5", "1.25", "12.5%"]
     assert rows[1] == ["air_time", "ok", "numeric", "ks", "0.01", "0.05", "-", "-", "12.5%"]
+
+
+def test_a_score_of_another_window_says_so() -> None:
+    short, own = (
+        feature(window=3600, effect="median 1 -> 2"),
+        feature("air_time", window=86400, effect="mean 3 -> 4"),
+    )
+    text = drawn(draw_check(result(short, own)))
+    assert "median 1 -> 2 (scored in 1h)" in text
+    assert "mean 3 -> 4" in text
+    assert "scored in 1d" not in text
+
+
+def test_signals_that_no_single_feature_explains_are_shown_when_over() -> None:
+    signals = (
+        Signal(channel="features", score=9.0, over=True),
+        Signal(channel="pairs", window=3600, score=8.0, over=True, detail="a with b 0.1 -> [red]0.9"),
+        Signal(channel="together", score=7.5, over=True),
+        Signal(channel="rows", score=1.0, over=False),
+    )
+    lines = [line.rstrip() for line in drawn(draw_check(result(feature(), signals=signals))).splitlines()]
+    assert lines[4:6] == [
+        "over  pairs in the last 1h, score 8: a with b 0.1 -> [red]0.9",
+        "over  together, score 7.5",
+    ]
+    assert not any("rows, score" in line or "features, score" in line for line in lines)
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_whole_words() -> None:

@@ -217,6 +217,7 @@ def test_an_opened_episode_holds_what_opened_it() -> None:
         worst=3.5,
         features=("b", "a"),
         told=("b", "a"),
+        since={"b": result.window.end, "a": result.window.end},
     )
 
 

@@ -321,8 +321,9 @@ def test_asking_for_a_check_loads_nothing_large() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_check_does_without_pandas_and_scipy_stats(data: Path) -> None:
-    settings = {"columns": {"id": None, "ignore": ["id"]}}  # text ids are hashed with pandas
+def test_a_check_without_the_classifier_needs_no_pandas_and_no_scikit_learn(data: Path) -> None:
+    # text ids are hashed with pandas, and the classifier is scikit-learn's
+    settings: dict[str, Any] = {"columns": {"id": None, "ignore": ["id"]}, "alarm": {"multivariate": ["pairs"]}}
     assert check(data, **settings).verdict is Outcome.OK
     request = CheckRequest(name="m", monitor=monitor(data, **settings), state=data / "state", window=LIVE)
     program = (

@@ -48,6 +48,9 @@ LARGE = (
     "reference/",
     "evidently_tests.py",
     "config/infer.py",
+    "service/calibrations.py",
+    "service/channels.py",
+    "service/backtest.py",
 )
 EVIDENTLY = ("actions/evidently_page.py", "evidently_tests.py")
 

@@ -203,14 +203,61 @@ def test_columns_of_a_built_reference_are_known_too(folder: Path) -> None:
         bucket=timedelta(hours=1),
         created=START,
     )
-    text = MONITOR.replace("training.parquet", "refs")
+    text = MONITOR.replace("training.parquet", "refs") + "    alarm: {false_alerts_per_month: null}\n"
     assert problems(folder, text) == []
-    (problem,) = problems(folder, text + "    alarm: {features: {distanse: {ks: 1}}}\n")
+    (problem,) = problems(folder, text.replace("null", "null, features: {distanse: {ks: 1}}"))
     assert "did you mean 'distance'?" in problem
     for file in (folder / "refs").rglob("*.parquet"):
         file.write_bytes(b"damaged")
     (damaged,) = problems(folder, text)
     assert damaged.startswith("c.yaml:3:16: monitors.flights.reference: ")
+
+
+@pytest.mark.parametrize(
+    ("days", "alarm", "warning"),
+    [
+        (60, "false_alerts_per_month: 2", None),
+        (60, "false_alerts_per_month: null", None),
+        (
+            20,
+            "false_alerts_per_month: 1",
+            ".false_alerts_per_month: extrapolated to 1 false alert a month: 20 days of reference",
+        ),
+        (
+            3,
+            "alpha: 0.01",
+            ".false_alerts_per_month: no promise: the reference has 3 days that can be replayed, 39 more",
+        ),
+        (
+            60,
+            "thresholds: {psi: 0.2}",
+            ": there is no promise about false alerts: fixed thresholds are set; remove alarm.thresholds",
+        ),
+    ],
+    ids=["kept", "not wanted", "extrapolated", "none", "ruled out"],
+)
+def test_a_promise_that_cannot_be_kept_is_a_warning(
+    folder: Path, days: int, alarm: str, warning: str | None
+) -> None:
+    some = table(days * 48)
+    at = pa.array([START + timedelta(minutes=30 * i) for i in range(len(some))])
+    pq.write_table(some.set_column(0, "at", at), folder / "training.parquet")
+    config = folder / "c.yaml"
+    config.write_text(MONITOR)
+    build_reference(
+        folder / "training.parquet",
+        folder / "refs",
+        columns=load(config).monitors["flights"].columns,
+        timestamp="at",
+        bucket=timedelta(hours=1),
+        created=START,
+    )
+    text = MONITOR.replace("training.parquet", "refs") + f"    alarm: {{min_rows: 20, {alarm}}}\n"
+    found = problems(folder, text)
+    assert len(found) == (0 if warning is None else 1)
+    for line in found:
+        assert line.startswith("warning: c.yaml:7:")
+        assert f" monitors.flights.alarm{warning}" in line
 
 
 def test_a_missing_or_damaged_reference_is_wrong(folder: Path) -> None:
@@ -295,7 +342,9 @@ def test_explain_tells_what_follows_from_a_training_file(folder: Path) -> None:
     config = folder / "c.yaml"
     config.write_text(MONITOR + "    alarm: {thresholds: {psi: 0.2}}\n")
     before = sorted(folder.rglob("*"))
-    told = explain_monitor("flights", load(config).monitors["flights"], datetime(2013, 3, 1, 12, tzinfo=UTC))
+    told = explain_monitor(
+        "flights", load(config).monitors["flights"], datetime(2013, 3, 1, 12, tzinfo=UTC), folder / "state"
+    )
     assert sorted(folder.rglob("*")) == before
     watched = {w.name: w for w in told.features}
     assert {n: (w.kind, w.role) for n, w in watched.items()} == {
@@ -322,7 +371,7 @@ def test_explain_shows_no_limit_that_nothing_can_exceed(folder: Path) -> None:
     pq.write_table(days.append_column("day", one_a_day), folder / "training.parquet")
     config = folder / "c.yaml"
     config.write_text(MONITOR + "    quality: {constant: {carrier: 0.9}}\n")
-    told = explain_monitor("flights", load(config).monitors["flights"], START)
+    told = explain_monitor("flights", load(config).monitors["flights"], START, folder / "state")
     expected = {w.name: w.expectations for w in told.features}
     assert expected["day"]["constant_gain"] == 1.0
     assert expected["carrier"]["constant"] == 0.9

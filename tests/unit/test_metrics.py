@@ -112,6 +112,8 @@ def judged():
         quality=(QualityResult(check="null_rate", failed=True, message="m"),),
         reference=ReferenceId(version="v1", sha256="ab", rows=5, created=NOW),
         duplicate_rows=3,
+        promise_basis="extrapolated",
+        false_alerts_per_month=0.5,
         seconds={"source": 1.5, "judge": 0.5},
     )
     episode = Episode(
@@ -156,6 +158,7 @@ def test_a_judged_monitor(judged):
         "drift_score": 2.0, "drift_score_threshold": 1.0, "drift_detected": 1, "features": 2,
         "features_drifted": 1,
         "data_quality_failed": 1, "window_rows": 100, "window_duplicate_rows": 3, "window_invalid_rows": 0,
+        "false_alerts_per_month_target": 0.5,
         "window_end_timestamp_seconds": END.timestamp(), "newest_event_timestamp_seconds": END.timestamp(),
         "run_interval_seconds": 3600, "run_last_duration_seconds": 2.0, "runs_total": 7, "runs_due": 3,
         "runs_in_progress": 1, "reference_rows": 5, "reference_loaded_timestamp_seconds": NOW.timestamp(),
@@ -171,6 +174,13 @@ def test_a_judged_monitor(judged):
     assert value(found, "episode_open", monitor="m", lane="quality") == 0
     assert value(found, "monitor_info", monitor="m", model="delay", model_version="3", owner="ops\ufffdml") == 1
     assert value(found, "reference_info", monitor="m", version="v1", sha256="ab") == 1
+    assert value(found, "promise_info", monitor="m", basis="extrapolated") == 1
+
+
+def test_a_monitor_without_a_promise_has_no_number_for_it():
+    found = samples(scrape(view(snapshot(latest_judged={"m": result()}), config("m"))))
+    assert value(found, "promise_info", monitor="m", basis="none") == 1
+    assert not any(name == "false_alerts_per_month_target" for name, _ in found)
 
 
 def test_delivery(judged):

@@ -14,11 +14,12 @@ import pytest
 
 from drift_monitor.config.models import Config
 from drift_monitor.core.errors import StoreError
-from drift_monitor.core.types import CheckResult, FeatureResult, Histogram, Outcome, Window
+from drift_monitor.core.types import CheckResult, Episode, FeatureResult, Histogram, Outcome, Signal, Window
 from drift_monitor.service.metrics import Exposition
 from drift_monitor.service.pages import bars
 from drift_monitor.service.server import Application, Server
 from drift_monitor.service.store import Store
+from drift_monitor.service.stored import StoredRun
 
 END = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>\"'&"
@@ -118,6 +119,7 @@ def judge(daemon, name=HOSTILE):
             method="js",
             score=2.0,
             threshold=1.0,
+            window=3600,
             effect=f"{HOSTILE} 1% -> 9%",
             histogram=Histogram(labels=(HOSTILE, "b"), reference=(0.5, 0.5), current=(0.1, 0.9)),
         ),
@@ -132,8 +134,21 @@ def judge(daemon, name=HOSTILE):
         features=features,
         score=2.0,
         threshold=1.0,
+        promise_basis="extrapolated",
+        signals=(Signal(channel="pairs", window=7200, score=2.0, over=True, detail=HOSTILE),),
     )
-    daemon.store.finish(run.id, result, now=END)
+    episode = Episode(
+        id="e",
+        monitor="m",
+        lane="drift",
+        opened=END,
+        updated=END,
+        reminded=END,
+        worst=2.0,
+        features=(name,),
+        since={name: END - timedelta(hours=5)},
+    )
+    daemon.store.finish(run.id, result, now=END, episodes=[episode])
     return run.id
 
 
@@ -296,6 +311,34 @@ def test_the_token_guards_all_but_health(serve, tmp_path):
     assert s.ask("/metrics", Authorization="Bearer s3cret")[0] == 200
     assert s.ask("/-/reload", "POST", X_Requested_By="drift-monitor")[0] == 401
     assert s.ask("/-/reload", "POST", Authorization="bearer s3cret")[0] == 200
+
+
+def test_the_page_of_a_monitor_tells_the_promise_the_signals_and_since_when(serve):
+    s = serve()
+    run = judge(s.daemon, name="distance")
+    page = s.ask("/monitors/m")[2].decode()
+    assert "2 against 1, 200% of it" in page
+    assert '<span class="promise extrapolated">extrapolated</span>' in page
+    assert '<td>pairs</td><td>2h</td><td class="n">2</td><td class="n">200%</td>' in page
+    assert "<td>js</td>\n<td>1h</td>" in page
+    assert f"<td>{END - timedelta(hours=5):%Y-%m-%d %H:%M}Z</td>" in page
+    assert f'<tr>\n<td class="n">{run}</td>' in page
+    assert ">extrapolated</span>" in s.ask("/")[2].decode()
+
+
+def test_a_run_is_told_with_what_was_before_it(serve):
+    s = serve()
+    run = judge(s.daemon, name="distance")
+    end = END.isoformat().replace("+00:00", "Z")
+    for path in (f"runs/{run}", "monitors/m/runs/latest", f"monitors/m/runs/{end}"):
+        status, headers, body = s.ask(f"/api/v1/{path}")
+        assert (status, headers["Content-Type"]) == (200, "application/json")
+        found = StoredRun.model_validate_json(body)
+        assert (found.run, found.result.rows, found.history) == (run, 5, ())
+        assert [e.id for e in found.episodes] == ["e"]
+    assert s.ask("/api/v1/monitors/m/runs/soon")[0] == 400
+    for path in ("runs/99", "monitors/m/runs/2013-01-01", "monitors/other/runs/latest"):
+        assert s.ask(f"/api/v1/{path}")[0] == 404
 
 
 def test_a_probe_without_a_token_does_not_learn_why(serve, tmp_path):
