@@ -148,7 +148,7 @@ def calibrated(
     if calibration.volume is not None and policy.min_rows is None and policy.max_rows is None:
         middle, away, spread = calibration.volume
         reach = away + spread * threshold
-        # what was inferred without a calibration stays the outer bound: one column's storms set the lane's threshold
+        # what was inferred without a calibration stays the outer bound: one stormy column sets the threshold
         low = max(math.exp(middle - reach), low or 0.0)
         high = min(math.exp(min(middle + reach, 700.0)), math.inf if high is None else high)
     return replace(

@@ -36,7 +36,7 @@ class PairCalibration(Value):
 def fisher_z(rows: Ints, sums: Ints, products: Ints) -> Floats:
     """Second moments in a form whose spread does not depend on them.
 
-    A correlation as Fisher's z [1], its inverse hyperbolic tangent; a variance as its logarithm over the root of 2;
+    A correlation as Fisher's z [1], its inverse hyperbolic tangent; a variance as its logarithm over root 2;
     both have a spread of about 1/sqrt(n) for normal rows then.
 
     Args:

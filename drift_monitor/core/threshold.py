@@ -18,6 +18,8 @@ MONTH: Final = 30.0
 DRIFT_SHARE: Final = 0.7
 """Of the budget that the drift lane spends: days that follow each other are alike."""
 QUALITY_SHARE: Final = 0.8
+LEAST: Final = 3.0
+"""The lowest threshold: a reference without any wander must not make every trifle news."""
 HEADROOM: Final = 1.2
 """A threshold is so many times the score that it follows from, since live days lie beyond the reference."""
 LEAST_DAYS: Final = 14
@@ -83,7 +85,7 @@ def choose_threshold(daily: Floats, budget: float, openings: Callable[[float], i
                 break
             value = candidate
         rank = int((finite > value).sum()) + 1
-        value = HEADROOM * max(value, 0.0)
+        value = max(LEAST, HEADROOM * value)
         return Threshold(
             value=value,
             basis="calibrated",
@@ -95,7 +97,7 @@ def choose_threshold(daily: Floats, budget: float, openings: Callable[[float], i
         )
     if days < LEAST_DAYS:
         return Threshold(value=None, basis="none", budget=budget, days=days, needed=needed, daily=scores)
-    value = HEADROOM * max(gumbel_quantile(finite, share * budget / MONTH), 0.0)
+    value = max(LEAST, HEADROOM * gumbel_quantile(finite, share * budget / MONTH))
     return Threshold(
         value=value,
         basis="extrapolated",

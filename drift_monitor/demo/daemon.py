@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from drift_monitor.core.episode import Reason
 from drift_monitor.core.errors import DriftMonitorError
-from drift_monitor.core.types import Outcome
+from drift_monitor.core.types import Lane, Outcome
 
 _SILENCE: Final = 120.0  # seconds without a log line after which something is wrong
 _GRACE: Final = 25.0  # seconds for a clean stop
@@ -32,7 +33,7 @@ class WindowDone:
     """What the daemon logged about one window.
 
     Attributes:
-        transition: what it did to the monitor's drift episode, such as `opened`.
+        drift, quality: what it did to the monitor's episode of that lane, such as `opened`.
     """
 
     monitor: str
@@ -40,7 +41,14 @@ class WindowDone:
     end: datetime
     verdict: Outcome
     reason: str
-    transition: str
+    drift: str
+    quality: str
+
+    @property
+    def opened(self) -> tuple[Lane, ...]:
+        """The lanes in which it opened an alarm."""
+        lanes: tuple[tuple[Lane, str], ...] = (("drift", self.drift), ("quality", self.quality))
+        return tuple(lane for lane, did in lanes if did == Reason.OPENED)
 
 
 class Daemon:
@@ -99,7 +107,8 @@ class Daemon:
                     end=datetime.fromisoformat(end),
                     verdict=Outcome(event["verdict"]),
                     reason=str(event["reason"]),
-                    transition=str(event["drift"]),
+                    drift=str(event["drift"]),
+                    quality=str(event["quality"]),
                 )
                 count -= 1
                 if not count:

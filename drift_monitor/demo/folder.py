@@ -17,6 +17,7 @@ from drift_monitor.service.lock import read_lock
 SCHEDULE_MONITOR: Final = "flight-delay"
 WEATHER_MONITOR: Final = "flight-weather"
 SCHEDULE_FEATURES: Final = ("carrier", "origin", "dest", "distance", "sched_hour")
+WEATHER_FEATURES: Final = tuple(name for name in WEATHER if name != "temp")
 RECEIVER: Final = "retraining"
 _MARK: Final = "# Written by `drift-monitor demo`."
 
@@ -42,7 +43,8 @@ monitors:
     alarm: {{persistence: 2 of 3}}
     notify: [{receiver}]
 
-  # The weather, and the model's score, which follows it. April is not like January to March.
+  # The weather, and the model's score, which follows it. Not the temperature: three months of winter cannot say
+  # what is usual in April. With a whole year as the reference it would belong here. Add it to see what it does.
   {weather_monitor}:
     model: {{name: arrival-delay, version: "2013-03", owner: flight-ops}}
     reference: reference
@@ -139,7 +141,7 @@ class DemoFolder:
             schedule_monitor=SCHEDULE_MONITOR,
             schedule_features=", ".join(SCHEDULE_FEATURES),
             weather_monitor=WEATHER_MONITOR,
-            weather_features=", ".join(WEATHER),
+            weather_features=", ".join(WEATHER_FEATURES),
             score=SCORE,
             timestamp=TIMESTAMP,
             label=LABEL,

@@ -7,7 +7,8 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,8 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from drift_monitor.cli.promised import Promised, promised
+from drift_monitor.config.file import load
 from drift_monitor.config.models import Columns
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Outcome
@@ -38,8 +41,13 @@ from drift_monitor.demo.plan import (
 from drift_monitor.demo.receiver import WebhookReceiver
 from drift_monitor.demo.story import spinner, tell
 from drift_monitor.reference import build_reference
+from drift_monitor.service.calibrations import known_of
+from drift_monitor.service.references import reference_of, watched_specs
 
 SPEED: Final = 12 * 3600.0  # logical seconds a second: half a day
+_AS_IT_SHOULD: Final = (
+    "No alarm opened before the fault; the fault's opened on its first day, and its webhook was verified."
+)
 _MARKS: Final = {
     Outcome.OK: ("·", "green"),
     Outcome.DRIFT: ("D", "red"),
@@ -62,7 +70,8 @@ def main(folder: Path, *, exit_when_done: bool, port: int = 9877) -> int:
         port: of /metrics and the pages; 0 takes a free one.
 
     Returns:
-        0 when the fault was found on its first day with `distance` first and the webhook was verified; else 1.
+        0 when the thresholds were calibrated, no alarm opened before the fault, the fault's alarm opened on its
+        first day with `distance` first, and its webhook was verified; else 1.
 
     Raises:
         DriftMonitorError: it cannot run; the message says why and what to do.
@@ -74,34 +83,36 @@ def main(folder: Path, *, exit_when_done: bool, port: int = 9877) -> int:
     _prepare(place, console)
     with WebhookReceiver(place.secret, place.received) as receiver:
         place.write_config(listen=f"127.0.0.1:{port}", webhook=receiver.url)
+        promises = _calibrate(place, console)
+        _announce(console)
         with Daemon(place.config, place.log, start=FIRST_END, until=LAST_END, speed=SPEED) as daemon:
             console.print(Rule("the replay", style="dim"))
             done = _follow(daemon, console)
-            problems = tell(place, daemon, receiver, done, console)
+            problems = tell(place, daemon, receiver, done, promises, console)
             _next_steps(
                 place, f"http://127.0.0.1:{port}", console, served="served" if exit_when_done else "serves"
             )
             for problem in problems:
                 console.print(Text(f"NOT AS IT SHOULD BE: {problem}", style="bold red"))
             if not problems:
-                console.print(Text("The fault was found on its first day, and the webhook was verified.", "green"))
+                console.print(Text(_AS_IT_SHOULD, "green"))
             if not exit_when_done:
                 _serve(daemon, console)
     return 1 if problems else 0
 
 
 def _prepare(place: DemoFolder, console: Console) -> None:
-    """Everything that happens before the daemon starts."""
+    """The model, the reference it is watched against, and its log."""
     console.print(Rule("the model and its log", style="dim"))
     with _step(console, "flights and weather of New York, 2013"):
         flights = load_flights()
-    with _step(console, "cross-fitted scores, January to March") as note:
+    with _step(console, "cross-fitted scores, January to March") as step:
         training = training_log(flights)
         write_table(to_arrow(training), place.training)
-        note.append(f"{len(training):,} flights in {place.training.name}")
+        step.notes.append(f"{len(training):,} flights in {place.training.name}")
     with _step(console, "gradient-boosted trees that predict late arrivals"):
         model = DelayModel(training)
-    with _step(console, f"the reference, in {place.reference.name}/") as note:
+    with _step(console, f"the reference, in {place.reference.name}/") as step:
         built = build_reference(
             place.training,
             place.reference,
@@ -111,11 +122,36 @@ def _prepare(place: DemoFolder, console: Console) -> None:
             created=datetime.now(UTC),
             split=f"flights before {LIVE_START:%Y-%m-%d} that arrived",
         )
-        note.append(f"version {built.manifest.version}")
-    with _step(console, f"the log from {LIVE_START:%d %B} on") as note:
+        step.notes.append(f"version {built.manifest.version}")
+    with _step(console, f"the log from {LIVE_START:%d %B} on") as step:
         log = live_log(flights, model, until=LAST_END, fault_start=FAULT_START)
         files = write_log(log, place.live)
-        note.append(f"{len(log):,} flights in {len(files)} files in {place.live.name}/")
+        step.notes.append(f"{len(log):,} flights in {len(files)} files in {place.live.name}/")
+
+
+def _calibrate(place: DemoFolder, console: Console) -> dict[str, tuple[Promised, ...]]:
+    """Replay the reference for each monitor; kept beside it, where the daemon's workers find it.
+
+    Returns:
+        What is promised, by monitor.
+    """
+    config = load(place.config)
+    promises = {}
+    for name in MONITORS:
+        monitor = config.monitors[name]
+        with _step(console, f"calibrating {name} on the reference") as step:
+            reference = reference_of(name, monitor, config.state, now=lambda: datetime.now(UTC))
+            specs = watched_specs(monitor, reference)
+            known = known_of(name, monitor, reference, config.state, specs, progress=step.progress)
+            step.text = f"calibrated {name}"
+            if known.calibration is not None:
+                days, runs = len(known.calibration.days), known.calibration.runs
+                step.notes.append(f"{days} days of the reference replayed, {runs:,} windows")
+        promises[name] = promised(monitor, reference, known)
+    return promises
+
+
+def _announce(console: Console) -> None:
     console.print(
         Text.assemble(
             ("We put one fault in: ", "bold"),
@@ -150,7 +186,7 @@ def _day_line(day: date, windows: Sequence[WindowDone]) -> Text:
     for monitor in MONITORS:
         for window in sorted((w for w in windows if w.monitor == monitor), key=lambda w: w.end):
             mark, style = _MARKS[window.verdict]
-            line.append("!" if window.transition == "opened" else mark, style)
+            line.append("!" if window.opened else mark, style)
         line.append("  ")
     if day == day_of(FAULT_START + HOUR):
         line.append("the fault", "bold")
@@ -207,11 +243,30 @@ def _free_port(port: int) -> int:
     return free
 
 
+@dataclass
+class _Step:
+    """A step under way.
+
+    Attributes:
+        text: what it is; the line about it begins with that.
+        say: show something in its place meanwhile.
+        notes: for the line about it.
+    """
+
+    text: str
+    say: Callable[[str], None]
+    notes: list[str] = field(default_factory=list)
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        self.say(f"{self.text}: {done} of {total}")
+
+
 @contextlib.contextmanager
-def _step(console: Console, text: str) -> Iterator[list[str]]:
-    """A line about a step once it is done: how long it took, and the notes that were added."""
+def _step(console: Console, text: str) -> Iterator[_Step]:
+    """A line about a step once it is done: the notes that were added, and how long it took."""
     began = time.monotonic()
-    notes: list[str] = []
-    with spinner(console, text):
-        yield notes
-    console.print(Text("; ".join([text, *notes, f"{time.monotonic() - began:.1f} s"])))
+    with spinner(console, text) as say:
+        step = _Step(text, say)
+        yield step
+    console.print(Text("; ".join([step.text, *step.notes, f"{time.monotonic() - began:.1f} s"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ MOST_REFERENCE: Final = 1500
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _A_DAY: Final = timedelta(days=1)
+_log = logging.getLogger(__name__)
 _NAMED: Final = 3
 
 
@@ -154,7 +156,11 @@ def live_channels(
     if known is not None and _daily(end, watch) and set(calibration.features) == {spec.name for spec in specs}:
         names = [spec.name for spec in specs]
         last_day = Window(start=window.end - _A_DAY, end=window.end)
-        live = sample_rows(source, last_day, names, known.rows, timestamp=timestamp)
+        try:
+            live = sample_rows(source, last_day, names, known.rows, timestamp=timestamp)
+        except MemoryError:  # texts of megabytes each; what is counted of them costs no memory, a sample does
+            _log.warning("%s: the rows are too large for the classifier, which is left out", watch.monitor)
+            return Values(values, details)
         if live.num_rows == known.rows:
             encoding = classifier.Encoding(tuple(specs))
             sides = classifier.live_sides(

@@ -344,7 +344,7 @@ def test_times_that_no_log_has_are_counted_and_many_are_refused(folder: Path, ye
         times = pa.array(far + live()["time"].to_pylist()[count:], pa.timestamp("us", "UTC"))
         write(folder, replaced("time", times))
         result = check(folder)
-        assert result["verdict"] == verdict
+        assert result["verdict"] == verdict, result["reason"]
         if verdict == "ok":
             assert (result["rows"], result["invalid_rows"]) == (PER_DAY - 10, 10)
             assert result["newest_event"].startswith("2024-03-15T23:59")

@@ -50,11 +50,23 @@ class TestTheWholeDemo:
         assert "NOT AS IT SHOULD BE" not in run.stdout
         assert "verified (Standard Webhooks, HMAC-SHA256)" in run.stdout
 
-    def test_it_says_that_the_fault_is_its_own_and_counts_the_alarms_before_it(self, shown) -> None:
+    def test_it_says_that_the_fault_is_its_own_and_that_no_alarm_opened_before_it(self, shown) -> None:
         _, run = shown
         assert "We put one fault in" in run.stdout
         for monitor in ("flight-delay", "flight-weather"):
-            assert re.search(rf"{monitor}: 216 windows, \d+ (ok|drift)", run.stdout)
+            assert re.search(rf"{monitor}: 216 windows, 2\d\d ok.*; no alarm opened", run.stdout)
+
+    def test_both_monitors_are_calibrated_and_their_promise_is_printed(self, shown) -> None:
+        folder, run = shown
+        for monitor in ("flight-delay", "flight-weather"):
+            assert f"calibrated {monitor}; 90 days of the reference replayed" in run.stdout
+        promise = "at most 1 false alert a month on average, if live days are like the reference's 90"
+        assert run.stdout.count(f"  drift        {promise}\n") == 2
+        assert run.stdout.count(f"  broken data  {promise}\n") == 2
+        assert f"  promise   {promise}" in run.stdout  # of the webhook
+        assert "no promise" not in run.stdout
+        kept = DemoFolder(folder).reference.glob("*/calibrations/*.json")
+        assert len(list(kept)) == 2  # the workers found those of the demo, and made none of their own
 
     def test_every_hour_of_ten_days_was_judged(self, shown) -> None:
         _, run = shown

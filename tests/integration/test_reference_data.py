@@ -76,6 +76,8 @@ def test_every_day_of_the_log_can_be_judged(day: int, tmp_path: Path) -> None:
 def test_its_script_makes_the_same_bytes(tmp_path: Path) -> None:
     runpy.run_path(str(DATA / "make.py"))["make"](tmp_path)
     made, kept = files(tmp_path / "flight-delay"), files(FLIGHTS)
+    # calibrations are made by whoever watches, beside the version and not of it
+    kept = {name: path for name, path in kept.items() if "calibrations/" not in name}
     assert made.keys() == kept.keys()
     # the manifest names the packages that built it, and with them its own hash and the version's name change
     varying = {"version/manifest.json", "CURRENT"}

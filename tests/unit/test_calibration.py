@@ -22,6 +22,7 @@ from drift_monitor.core.replay import Runs, Scale, choose_context, cross_scaled,
 from drift_monitor.core.scores import layout
 from drift_monitor.core.threshold import (
     HEADROOM,
+    LEAST,
     Threshold,
     choose_threshold,
     daily_maxima,
@@ -149,6 +150,8 @@ def test_a_short_reference_says_what_it_lacks() -> None:
     found = choose_threshold(daily, 1.0, days_over(daily), share=0.7)
     assert (found.basis, found.rank, found.needed) == ("extrapolated", None, 14)
     assert found.value == pytest.approx(HEADROOM * gumbel_quantile(daily, 0.7 / 30))
+    calm = choose_threshold(np.zeros(60), 1.0, lambda _: 0, share=0.7)
+    assert calm.value == LEAST
     assert choose_threshold(np.append(daily, np.zeros(14)), 1.0, days_over(daily), share=0.7).basis == "calibrated"
     none = choose_threshold(daily[:13], 1.0, days_over(daily), share=0.7)
     assert (none.basis, none.value, none.needed) == ("none", None, 29)

@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 from standardwebhooks import Webhook
 
+from drift_monitor.cli.promised import Promised
 from drift_monitor.config.file import load
 from drift_monitor.core.errors import SourceError, StoreError
+from drift_monitor.core.types import Outcome
 from drift_monitor.demo import data
-from drift_monitor.demo.daemon import Daemon, DaemonError
-from drift_monitor.demo.folder import DemoFolder
+from drift_monitor.demo.daemon import Daemon, DaemonError, WindowDone
+from drift_monitor.demo.folder import WEATHER_FEATURES, DemoFolder
 from drift_monitor.demo.log import (
     FAULT_START,
     KM_PER_MILE,
@@ -35,7 +37,7 @@ from drift_monitor.demo.log import (
 from drift_monitor.demo.model import SCORE, DelayModel
 from drift_monitor.demo.receiver import Received, WebhookReceiver, new_secret, verify
 from drift_monitor.demo.run import typed_program
-from drift_monitor.demo.story import blames_the_fault
+from drift_monitor.demo.story import opens_for_the_fault, unkept
 from drift_monitor.service.store import Store
 
 try:
@@ -247,9 +249,8 @@ def event(**changes: object) -> dict[str, object]:
     return {"subject": "flight-delay", "type": "drift_monitor.drift.opened", "data": data | changes}
 
 
-@pytest.mark.parametrize("kind", ["opened", "escalated", "reminded"])
-def test_a_message_of_the_first_day_that_names_distance_first_counts(kind: str) -> None:
-    assert blames_the_fault(Received("e1", None, event() | {"type": f"drift_monitor.drift.{kind}"}))
+def test_an_alarm_that_opens_on_the_first_day_and_names_distance_first_counts() -> None:
+    assert opens_for_the_fault(Received("e1", None, event()))
 
 
 @pytest.mark.parametrize(
@@ -257,16 +258,70 @@ def test_a_message_of_the_first_day_that_names_distance_first_counts(kind: str) 
     [
         Received("e1", "no signature matches", event()),
         Received("e1", None, event() | {"subject": "flight-weather"}),
-        Received("e1", None, event() | {"type": "drift_monitor.drift.resolved"}),
+        Received("e1", None, event() | {"type": "drift_monitor.drift.escalated"}),
+        Received("e1", None, event() | {"type": "drift_monitor.data_quality.opened"}),
         Received("e1", None, event(features=[{"name": "carrier"}, {"name": "distance"}])),
         Received("e1", None, event(features=[])),
         Received("e1", None, event(window={"start": "2013-04-10T04:00Z", "end": "2013-04-11T04:00Z"})),
         Received("e1", None, event(window={"start": "2013-04-11T05:00Z", "end": "2013-04-12T05:00Z"})),
     ],
-    ids=["forged", "other monitor", "resolved", "named second", "none named", "before", "after the first day"],
+    ids=["forged", "other monitor", "escalated", "quality", "named second", "none named", "before", "after"],
 )
 def test_any_other_message_does_not_count(received: Received) -> None:
-    assert not blames_the_fault(received)
+    assert not opens_for_the_fault(received)
+
+
+KEPT = {"flight-weather": (Promised("drift", "calibrated", "at most 1"), Promised("quality", "calibrated", "1"))}
+
+
+def window(
+    end: datetime = FAULT_START, verdict: Outcome = Outcome.OK, drift: str = "quiet", quality: str = "quiet"
+) -> WindowDone:
+    return WindowDone("flight-weather", end - timedelta(days=1), end, verdict, "why", drift, quality)
+
+
+def test_quiet_days_with_a_promise_are_as_they_should_be() -> None:
+    pending = window(verdict=Outcome.DRIFT, drift="pending")
+    after = window(FAULT_START + timedelta(hours=1), Outcome.DRIFT, drift="opened")
+    assert unkept([window(), pending, after], KEPT) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (
+            window(verdict=Outcome.DRIFT, drift="opened"),
+            "flight-weather opened an alarm for drift at 2013-04-11 04:00Z, where nothing was wrong: why",
+        ),
+        (
+            window(verdict=Outcome.BROKEN, quality="opened"),
+            "flight-weather opened an alarm for broken data at 2013-04-11 04:00Z, where nothing was wrong: why",
+        ),
+        (window(verdict=Outcome.CANNOT_JUDGE), "flight-weather could not judge 1 of 2 windows, such as: why"),
+        (window(verdict=Outcome.NO_DATA), "flight-weather could not judge 1 of 2 windows, such as: why"),
+    ],
+    ids=["drift", "quality", "cannot judge", "no data"],
+)
+def test_an_alarm_before_the_fault_or_a_window_without_a_verdict_is_told(wrong: WindowDone, problem: str) -> None:
+    assert unkept([window(), wrong], KEPT) == [problem]
+
+
+def test_a_monitor_without_a_promise_is_told() -> None:
+    lanes = (KEPT["flight-weather"][0], Promised("quality", "none", "no promise: why"))
+    assert unkept([window()], {"flight-weather": lanes}) == [
+        "flight-weather has no calibrated threshold for broken data: no promise: why"
+    ]
+
+
+def test_a_monitor_that_judged_nothing_is_told() -> None:
+    assert unkept([], KEPT) == ["flight-weather judged no window before the fault"]
+
+
+@needs_flights
+def test_the_temperature_is_as_the_demo_tells_it(flights: pd.DataFrame, training: pd.DataFrame) -> None:
+    start = datetime(2013, 4, 9, 4, tzinfo=UTC)
+    hot = data.between(flights, start, start + timedelta(days=1))
+    assert (int(training["temp"].max()), round(hot["temp"].max())) == (64, 84)
 
 
 def test_the_folder_can_be_claimed_again_and_its_configuration_is_valid(tmp_path: Path) -> None:
@@ -285,6 +340,7 @@ def test_the_folder_can_be_claimed_again_and_its_configuration_is_valid(tmp_path
     config = load(place.config)
     assert list(config.monitors) == ["flight-delay", "flight-weather"]
     assert config.monitors["flight-weather"].columns.prediction == SCORE
+    assert config.monitors["flight-weather"].columns.features == WEATHER_FEATURES
     assert config.monitors["flight-delay"].schedule.catch_up == "all"
 
 
