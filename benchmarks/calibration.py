@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-NUMBERS, TEXTS, WEEKS = 40, 10, 8
+WEEKS = 8
 HOUR = 3_600_000_000
 START = int(np.datetime64("2024-01-01", "us").astype(np.int64))  # a Monday
 AT_MOST_SECONDS = 60.0
@@ -36,19 +36,19 @@ monitors:
 """
 
 
-def week(number: int, rows: int) -> pa.Table:
+def week(number: int, rows: int, numbers: int, texts: int) -> pa.Table:
     """One week of rows in the order of their times."""
     rng = np.random.default_rng([common.SEED, number])
     time = np.sort(rng.integers(0, 7 * 24 * HOUR, rows)) + START + number * 7 * 24 * HOUR
     hour = (time - START) / HOUR
     columns: dict[str, pa.Array] = {"time": pa.array(time).cast(pa.timestamp("us", "UTC"))}
-    for i in range(NUMBERS):
+    for i in range(numbers):
         # the level of a day is the same whichever week's file it is drawn for
         levels = np.random.default_rng([common.SEED, i]).normal(0, 0.1, 7 * (WEEKS + 1))
-        mean = 0.3 * np.sin(2 * np.pi * (hour / 24 + i / NUMBERS)) + levels[(hour // 24).astype(int)]
+        mean = 0.3 * np.sin(2 * np.pi * (hour / 24 + i / numbers)) + levels[(hour // 24).astype(int)]
         x = mean + rng.standard_normal(rows)
         columns[f"number_{i}"] = pa.array(x if i % 2 else np.exp(x))
-    for i in range(TEXTS):
+    for i in range(texts):
         shares = 1 / np.arange(1, 5 * (i + 1) + 1)
         codes = rng.choice(len(shares), rows, p=shares / shares.sum()).astype(np.int32)
         names = pa.array([f"category {k}" for k in range(len(shares))])
@@ -56,12 +56,14 @@ def week(number: int, rows: int) -> pa.Table:
     return pa.table(columns)
 
 
-def prepare(folder: Path, rows: int) -> None:
+def prepare(folder: Path, rows: int, numbers: int, texts: int) -> None:
     """Write the files and both configurations."""
-    for name, numbers in (("training", range(WEEKS)), ("live", [WEEKS])):
+    for name, weeks in (("training", range(WEEKS)), ("live", [WEEKS])):
         (folder / name).mkdir()
-        for number in numbers:
-            pq.write_table(week(number, rows), folder / name / f"{number}.parquet", row_group_size=131_072)
+        for number in weeks:
+            pq.write_table(
+                week(number, rows, numbers, texts), folder / name / f"{number}.parquet", row_group_size=131_072
+            )
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder, reference=folder / "reference"))
 
 
@@ -70,9 +72,9 @@ def main() -> int:
     parser.add_argument("--child", choices=["prepare"], help="used by the benchmark itself")
     parser.add_argument("--folder", type=Path, help="used by the benchmark itself")
     options = parser.parse_args()
-    rows = 5_000 if options.quick else 1_000_000
+    rows, numbers, texts = (3_000, 4, 2) if options.quick else (1_000_000, 40, 10)
     if options.child:
-        prepare(options.folder, rows)
+        prepare(options.folder, rows, numbers, texts)
         return 0
     with tempfile.TemporaryDirectory(prefix="calibration-") as temporary:
         folder = Path(temporary)
@@ -111,7 +113,7 @@ def main() -> int:
     if options.json:
         print(common.as_json(costs, seed=common.SEED, rows_a_week=rows, weeks=WEEKS, goals=goals))
     else:
-        print(f"{WEEKS} weeks x {NUMBERS + TEXTS} columns x {rows:,} rows a week; seed {common.SEED}\n")
+        print(f"{WEEKS} weeks x {numbers + texts} columns x {rows:,} rows a week; seed {common.SEED}\n")
         print(common.table(costs, "calibrate"))
         print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
     return 0 if all(goals.values()) else 1

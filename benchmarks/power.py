@@ -12,8 +12,9 @@ their limits.
 Many features: 1,000 live rows of 20 features against 4,000, at one false alarm in 20. Features are normal; the
 first two have a correlation of 0.6, which is what one of the changes takes to 0.2. The monitor's score is the
 largest of four channels: `features`, the largest single feature; `together`, the mean over the features of the
-leading statistic; `pairs`, the largest change of a correlation; `rows`, the AUC of the domain classifier. Each
-is on its own scale and counted from its own median without a change. The subpopulation is 5% of the rows, whose
+leading statistic; `pairs`, the largest change of a correlation or spread;
+`rows`, the AUC of the domain classifier. Each is on its own scale and counted from its own median without a change.
+The subpopulation is 5% of the rows, whose
 mean lies 1.5 standard deviations higher in 4 of the 20 features.
 
 The goals, at full size: the combined score is not more than 0.05 below the best single statistic in any row of
@@ -37,9 +38,10 @@ from threadpoolctl import threadpool_limits
 
 from drift_monitor.core.calibration import TOGETHER
 from drift_monitor.core.classifier import domain_auc
+from drift_monitor.core.pairs import fisher_z
 from drift_monitor.core.policy import Alarm
 from drift_monitor.core.profile import NumericSpec
-from drift_monitor.core.replay import FLOORS, comparable, decisive, floor_of, scale_of
+from drift_monitor.core.replay import FLOORS, OFFSETS, comparable, decisive, floor_of, scale_of
 from drift_monitor.core.scores import STATISTICS, layout, scores
 
 Floats = npt.NDArray[np.float64]
@@ -235,10 +237,14 @@ def products_apart(known: Floats, live: Floats) -> float:
 
 
 def correlations_apart(known: Floats, live: Floats) -> float:
-    """The largest squared change of a correlation, as Fisher's z in its standard errors for independent rows."""
-    upper = np.triu_indices(FEATURES, 1)
-    before, now = (np.arctanh(np.corrcoef(side.T)[upper]) for side in (known, live))
+    """The largest squared change of a correlation or a variance (`core.pairs.fisher_z`), in standard errors."""
+    before, now = (second_moments(side) for side in (known, live))
     return float((np.abs(now - before).max() * spread()) ** 2)
+
+
+def second_moments(side: Floats) -> Floats:
+    products = (side.T @ side)[np.triu_indices(FEATURES)]
+    return fisher_z(np.array([len(side)]), side.sum(axis=0)[None], products[None])[0]
 
 
 def spread() -> float:
@@ -288,7 +294,7 @@ def combine(every: Mapping[str, Floats], quiet: npt.NDArray[np.bool_]) -> dict[s
         "pairs": on_scale(every["pairs"], quiet, PAIRS_FLOOR),
         "rows": on_scale(every["domain classifier"], quiet, ROWS_FLOOR),
     }
-    centred = {name: v - np.median(v[quiet]) for name, v in channels.items()}
+    centred = {name: v - np.median(v[quiet]) - OFFSETS.get(name, 0.0) for name, v in channels.items()}
     return centred | {COMBINED: np.max([centred[name] for name in CHANNELS], axis=0)}
 
 

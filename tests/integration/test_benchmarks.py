@@ -64,3 +64,13 @@ def test_the_combined_score_sees_what_each_single_statistic_sees() -> None:
     assert one["mean +.05 sd"]["matters"] == 0
     assert many["mean .3 in one"]["combined"] == many["corr .6->.2"]["combined"] == 1
     assert len(many) == 5
+
+
+def test_calibration_check_and_backtest_are_measured() -> None:
+    found = figures("calibration.py")
+    assert set(found["costs"]) == {
+        "reference build, calibrated",
+        "calibrate",
+        "check of a day",
+        "backtest of a week",
+    }
