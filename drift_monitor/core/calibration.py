@@ -44,7 +44,7 @@ from drift_monitor.core.threshold import (
 )
 from drift_monitor.core.types import Finite, Outcome, Value, Window
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 TOGETHER: Final = 0.2
 """The finest scale of the mean over all features."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

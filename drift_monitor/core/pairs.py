@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,11 +12,13 @@ import numpy.typing as npt
 from drift_monitor.core.history import window_sums
 from drift_monitor.core.products import PairSpec, Products
 from drift_monitor.core.profile import Floats, Ints
-from drift_monitor.core.replay import Runs, Scale, cross_scaled
+from drift_monitor.core.replay import Runs, Scale, cross_scaled, scale_of
 from drift_monitor.core.types import Finite, Value
 
 FLOOR: Final = 2.0
 """Mean excess of the largest of many squared standard normal values."""
+EFFECT: Final = 0.2
+"""Changes that are not larger do not count, however certain: of a correlation, or of the logarithm of a spread."""
 _MOST: Final = 0.9999
 
 
@@ -98,12 +101,21 @@ def replay_pairs(
         mine = blocks == block
         without = _buckets(runs, mine)
         away[mine] = z[mine] - _base(rows, sums, squares, without)
-    largest = np.full(len(n), np.nan)
+    largest, counting = np.full((2, len(n)), np.nan)
     for block in np.unique(blocks):
         mine, others = blocks == block, (blocks != block) & enough
         spread = np.maximum(_spread(away[others]), least[mine, None])
-        largest[mine] = ((away[mine] / spread) ** 2).max(axis=1, initial=0.0)
-    scaled, scale = cross_scaled(np.where(enough, largest, np.nan), blocks, FLOOR)
+        ratio = (away[mine] / spread) ** 2
+        largest[mine] = ratio.max(axis=1, initial=0.0)
+        matters = _effect(z[mine], z[mine] - away[mine]) > EFFECT
+        counting[mine] = np.where(matters, ratio, -np.inf).max(axis=1, initial=-np.inf)
+    largest = np.where(enough, largest, np.nan)
+    _, scale = cross_scaled(largest, blocks, FLOOR)
+    scaled = np.full(len(n), np.nan)
+    for block in np.unique(blocks):
+        mine = blocks == block
+        scaled[mine] = scale_of(largest[~mine], FLOOR).ratio(counting[mine])
+    scaled[~enough] = np.nan
     base = _base(rows, sums, squares, slice(0, 0))
     known = PairCalibration(
         names=pairs.names, base=tuple(base.tolist()), spread=tuple(_spread(away[enough]).tolist())
@@ -122,6 +134,18 @@ def _buckets(runs: Runs, mine: npt.NDArray[np.bool_]) -> slice:
     return slice(max(0, int(ends[0]) - runs.lengths[-1]), int(ends[-1]))
 
 
+def _effect(z: Floats, base: Floats) -> Floats:
+    """By how much correlations, or logarithms of spreads, differ; of the shape of `fisher_z`."""
+    first, second = _places(z.shape[-1])
+    spreads = np.abs(z - base) / np.sqrt(2)
+    return np.asarray(np.where(first == second, spreads, np.abs(np.tanh(z) - np.tanh(base))))
+
+
+def _places(size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of an upper triangle with the diagonal that has so many numbers."""
+    return np.triu_indices(math.isqrt(2 * size))
+
+
 def _spread(away: Floats) -> Floats:
     return np.sqrt((away**2).mean(axis=0)) if len(away) else np.zeros(away.shape[1])
 
@@ -133,6 +157,9 @@ def pair_value(known: PairCalibration, pairs: PairSpec, products: Products) -> t
         known: of the calibration.
         pairs: the features of `products`.
         products: of the window.
+
+    Returns:
+        nan and no words where no change is larger than `EFFECT`.
     """
     if not set(known.names) <= set(pairs.names) or not products.rows:
         return float("nan"), ""
@@ -142,7 +169,10 @@ def pair_value(known: PairCalibration, pairs: PairSpec, products: Products) -> t
     ratio = np.abs(z - base) / np.maximum(np.array(known.spread), 1 / np.sqrt(mine.rows))
     if not len(ratio):
         return float("nan"), ""
+    ratio = np.where(_effect(z, base) > EFFECT, ratio, 0.0)
     worst = int(np.argmax(ratio))
+    if not ratio[worst]:
+        return float("nan"), ""
     first, second = (int(i[worst]) for i in np.triu_indices(len(known.names)))
     if first == second:
         factor = float(np.exp((z[worst] - base[worst]) / np.sqrt(2)))

@@ -322,10 +322,11 @@ def test_a_lost_correlation_is_told_with_its_pair() -> None:
 
     runs = Runs.over(Grid(0, DAY, 60), [1], step=1)
     scaled, scale, known = replay_pairs(pairs, {d * DAY: products_of(rows(0.6)) for d in range(60)}, runs, 100)
-    assert scaled.max() < 10
+    assert not (scaled > 10).any()
     quiet, _ = pair_value(known, pairs, products_of(rows(0.6)))
     loud, words = pair_value(known, pairs, products_of(rows(0.2)))
-    assert quiet < scale.high + 5 * scale.excess < loud
+    assert np.isnan(quiet)  # no change is large enough to matter
+    assert scale.high + 5 * scale.excess < loud
     assert words.startswith("correlation of a and b 0.6")
     assert np.isnan(pair_value(known, pairs.only(["a", "c"]), products_of(rows(0.6)))[0])  # type: ignore[arg-type]
 
