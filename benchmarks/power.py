@@ -12,10 +12,9 @@ their limits.
 Many features: 1,000 live rows of 20 features against 4,000, at one false alarm in 20. Features are normal; the
 first two have a correlation of 0.6, which is what one of the changes takes to 0.2. The monitor's score is the
 largest of four channels: `features`, the largest single feature; `together`, the mean over the features of the
-leading statistic; `pairs`, the largest change of a correlation or spread;
-`rows`, the AUC of the domain classifier. Each is on its own scale and counted from its own median without a
-change.  1.5 standard deviations higher in 4 of the 20 features.
-The subpopulation is 5% of the rows, whose mean lies
+leading statistic; `pairs`, the largest change of a correlation or spread; `rows`, the AUC of the domain
+classifier. Each is on its own scale and counted from its own median without a change. The subpopulation is 5% of
+the rows, whose mean lies 1.5 standard deviations higher in 4 of the 20 features.
 
 The goals, at full size: the combined score is not more than 0.05 below the best single statistic in any row of
 either table, and sees a mean that moved by 0.1 standard deviations in 99% of the windows.
