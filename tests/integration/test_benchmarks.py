@@ -74,3 +74,13 @@ def test_calibration_check_and_backtest_are_measured() -> None:
         "check of a day",
         "backtest of a week",
     }
+
+
+def test_flights_find_the_plain_faults_and_are_quiet_where_the_usual_rules_are_not() -> None:
+    found = figures("flights.py")
+    quiet = found["none"]
+    assert set(quiet["basis"]) == {"calibrated"}
+    assert quiet["lanes"]["drift"]["alarm_days"] < 2 < 20 < quiet["rivals"]["ks_bonferroni"]["alarm_days"]
+    assert found["faults"]["km"]["drift"] > 0.98
+    assert found["faults"]["rename"]["quality"] > 0.95
+    assert found["goals"] == {}  # two references prove nothing
