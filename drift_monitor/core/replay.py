@@ -24,7 +24,7 @@ OFFSETS: Final[Mapping[str, float]] = {"weighted_supremum": 2.0, "max_bin_z": 0.
 weighted supremum and the classifier get exp(-2) of the share of the others, since these see nearly all that those
 two see; the largest cell gives up half of its own to shifts, and loses little by it (`benchmarks/power.py`)."""
 _QUANTILE: Final = 0.9
-_FIRST_CONTEXT: Final[Mapping[Context, int]] = {"hour_of_week": 182, "day_of_week": 112}  # days of the reference
+_FIRST_CONTEXT: Final[Mapping[Context, int]] = {"hour_of_week": 182, "day_of_week": 84}  # days of the reference
 
 
 class Scale(NamedTuple):
@@ -104,7 +104,7 @@ def choose_context(wanted: Context | None, grid: Grid) -> Context:
         return "none"
     if wanted is not None:
         return wanted
-    days = grid.size * grid.width / DAY
+    days = math.ceil(grid.size * grid.width / DAY)  # the first and the last may begin late and end early
     return next((name for name, least in _FIRST_CONTEXT.items() if days >= least), "none")
 
 

@@ -81,7 +81,7 @@ def test_a_short_window_is_looked_at_once_between_two_runs() -> None:
 
 
 def test_the_context_follows_the_length_of_the_reference() -> None:
-    contexts = [choose_context(None, Grid(0, HOUR, 24 * days)) for days in (56, 120, 200)]
+    contexts = [choose_context(None, Grid(0, HOUR, 24 * days)) for days in (56, 84, 200)]
     assert contexts == ["none", "day_of_week", "hour_of_week"]
     assert choose_context("day_of_week", Grid(0, HOUR, 240)) == "day_of_week"
     assert choose_context("day_of_week", Grid(0, 5 * HOUR, 240)) == "none"  # no whole number of them in a week
