@@ -12,7 +12,7 @@ their limits.
 Many features: 1,000 live rows of 20 features against 4,000, at one false alarm in 20. Features are normal; the
 first two have a correlation of 0.6, which is what one of the changes takes to 0.2. The monitor's score is the
 largest of four channels: `features`, the largest single feature; `together`, the mean over the features of the
-leading statistic; `pairs`, the largest change of a correlation or spread; `rows`, the AUC of the domain
+leading statistic; `pairs`, the largest change of a covariance; `rows`, the AUC of the domain
 classifier. Each is on its own scale and counted from its own median without a change. The subpopulation is 5% of
 the rows, whose mean lies 1.5 standard deviations higher in 4 of the 20 features.
 
@@ -37,7 +37,7 @@ from threadpoolctl import threadpool_limits
 
 from drift_monitor.core.calibration import TOGETHER
 from drift_monitor.core.classifier import domain_auc
-from drift_monitor.core.pairs import fisher_z
+from drift_monitor.core.pairs import covariances, distances
 from drift_monitor.core.policy import Alarm
 from drift_monitor.core.profile import NumericSpec
 from drift_monitor.core.replay import FLOORS, OFFSETS, comparable, decisive, floor_of, scale_of
@@ -219,7 +219,7 @@ def run(task: tuple[str, int]) -> dict[str, Floats]:
             "statistics": statistics,
             "max ks": np.array(apart),
             "product-moment max": np.array(products_apart(known, live)),
-            "pairs": np.array(correlations_apart(known, live)),
+            "pairs": np.array(covariances_apart(known, live)),
             "mmd": np.array(mmd(known, live)),
             "domain classifier": np.array(domain_auc(known, live, seed=number)),
         }
@@ -235,15 +235,15 @@ def products_apart(known: Floats, live: Floats) -> float:
     return float((np.abs(means[1] - means[0]) / np.sqrt(1 + means[0] ** 2)).max() * spread())
 
 
-def correlations_apart(known: Floats, live: Floats) -> float:
-    """The largest squared change of a correlation or a variance (`core.pairs.fisher_z`), in standard errors."""
-    before, now = (second_moments(side) for side in (known, live))
-    return float((np.abs(now - before).max() * spread()) ** 2)
-
-
-def second_moments(side: Floats) -> Floats:
-    products = (side.T @ side)[np.triu_indices(FEATURES)]
-    return fisher_z(np.array([len(side)]), side.sum(axis=0)[None], products[None])[0]
+def covariances_apart(known: Floats, live: Floats) -> float:
+    """The largest squared change of a covariance (`core.pairs.distances`), in standard errors."""
+    before, now = (
+        covariances(
+            np.array([len(side)]), side.sum(axis=0)[None], (side.T @ side)[np.triu_indices(FEATURES)][None]
+        )
+        for side in (known, live)
+    )
+    return float((np.abs(distances(now, before[0])[0]).max() * spread()) ** 2)
 
 
 def spread() -> float:
@@ -289,7 +289,7 @@ def combine(every: Mapping[str, Floats], quiet: npt.NDArray[np.bool_]) -> dict[s
     ]
     channels = {
         "features": np.max(best, axis=0),
-        "together": on_scale(ratios[:, 0].mean(axis=1), quiet, TOGETHER),
+        "together": on_scale(ratios[:, 0].mean(axis=1), quiet, TOGETHER / np.sqrt(FEATURES)),
         "pairs": on_scale(every["pairs"], quiet, PAIRS_FLOOR),
         "rows": on_scale(every["domain classifier"], quiet, ROWS_FLOOR),
     }

@@ -9,6 +9,7 @@ that it can be made again bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -44,9 +45,9 @@ from drift_monitor.core.threshold import (
 )
 from drift_monitor.core.types import Finite, Outcome, Value, Window
 
-FORMAT: Final = 3
-TOGETHER: Final = 0.2
-"""The finest scale of the mean over all features."""
+FORMAT: Final = 4
+TOGETHER: Final = 0.45
+"""The finest scale of the mean over all features, times the root of their number: that of independent rows."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -354,7 +355,9 @@ class _Board:
             if self._watch.alarm.drifted_features == 1 and len(self.features) > 1:
                 with np.errstate(invalid="ignore"):
                     mean = self._sum[length] / self._count[length]
-                ratios, self.together[length] = cross_scaled(mean, blocks[run], TOGETHER)
+                ratios, self.together[length] = cross_scaled(
+                    mean, blocks[run], TOGETHER / math.sqrt(len(self.features))
+                )
                 channels[channel("together", seconds)] = by_run(ratios, run, len(runs.ends))
         channels |= {name: given.ratios for name, given in extra.items()}
         total = np.full(len(runs.ends), -np.inf)

@@ -1,4 +1,4 @@
-"""The channel `pairs`: correlations and spreads of numeric features, from the products that profiles keep."""
+"""The channel `pairs`: covariances of numeric features, from the products that profiles keep."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from drift_monitor.core.types import Finite, Value
 FLOOR: Final = 2.0
 """Mean excess of the largest of many squared standard normal values."""
 EFFECT: Final = 0.2
-"""Changes that are not larger do not count, however certain: of a correlation, or of the logarithm of a spread."""
-_MOST: Final = 0.9999
+"""Changes that are not larger do not count, however certain: of a covariance, in the reference's standard deviations."""
 
 
 class PairCalibration(Value):
-    """Correlations of a reference and how far its own windows are from them.
+    """Covariances of a reference and how far its own windows are from them.
 
     Attributes:
         names: of the features, d of them.
-        base: `fisher_z` of the reference, d (d + 1) / 2 numbers.
-        spread: root mean square of the windows' distances from it.
+        base: `covariances` of the reference, d (d + 1) / 2 numbers.
+        spread: root mean square of the windows' distances from it (`distances`).
     """
 
     names: tuple[str, ...]
@@ -36,11 +35,8 @@ class PairCalibration(Value):
     spread: tuple[Finite, ...]
 
 
-def fisher_z(rows: Ints, sums: Ints, products: Ints) -> Floats:
-    """Second moments in a form whose spread does not depend on them.
-
-    A correlation as Fisher's z [1], its inverse hyperbolic tangent; a variance as its logarithm over root 2;
-    both have a spread of about 1/sqrt(n) for normal rows then.
+def covariances(rows: Ints, sums: Ints, products: Ints) -> Floats:
+    """Covariances and, on the diagonal, variances, in squared units of the products.
 
     Args:
         rows: shape (windows,).
@@ -48,27 +44,37 @@ def fisher_z(rows: Ints, sums: Ints, products: Ints) -> Floats:
         products: upper triangle with the diagonal, row by row, shape (windows, d (d + 1) / 2).
 
     Returns:
-        Shape (windows, d (d + 1) / 2), in the order of `products`; 0 where a feature does not vary or there are no
-        rows.
-
-    References:
-        [1] Fisher (1915), Frequency distribution of the values of the correlation coefficient.
+        Of the shape and in the order of `products`; 0 where there are no rows.
     """
-    d = sums.shape[1]
-    first, second = np.triu_indices(d)
+    first, second = np.triu_indices(sums.shape[1])
     n = np.maximum(rows, 1)[:, None]
     means = sums / n
-    covariance = products / n - means[:, first] * means[:, second]
-    variance = covariance[:, first == second]
-    apart = first != second
-    scale = np.sqrt(np.maximum(variance[:, first[apart]] * variance[:, second[apart]], 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r = np.where(scale > 0, covariance[:, apart] / scale, 0.0)
-        logs = np.where(variance > 0, np.log(variance) / np.sqrt(2), 0.0)
-    z = np.empty_like(covariance)
-    z[:, apart] = np.arctanh(np.clip(r, -_MOST, _MOST))
-    z[:, ~apart] = logs
-    return z
+    return np.asarray(products / n - means[:, first] * means[:, second])
+
+
+def distances(now: Floats, base: Floats) -> tuple[Floats, Floats]:
+    """How far covariances are from those of a reference.
+
+    Both are measured in the reference's standard deviations, not in the window's own: a group of rows that moved
+    together adds to the spreads as well, which hides a part of it in a correlation.
+
+    Args:
+        now: `covariances` of windows, shape (windows, d (d + 1) / 2).
+        base: of the reference, shape (d (d + 1) / 2,).
+
+    Returns:
+        The distances over sqrt(1 + r^2), which leaves a spread of about 1/sqrt(n) for normal rows [1], and the
+        distances themselves, of the shape of `now`; 0 where the reference does not vary.
+
+    References:
+        [1] Anderson (2003), An introduction to multivariate statistical analysis, theorem 3.4.4.
+    """
+    first, second = _places(len(base))
+    variance = base[first == second]
+    scale = np.sqrt(np.maximum(variance[first] * variance[second], 0.0))
+    known = np.where(scale > 0, scale, 1.0)
+    effect = np.where(scale > 0, (now - base) / known, 0.0)
+    return effect / np.sqrt(1 + np.where(scale > 0, base / known, 0.0) ** 2), effect
 
 
 def replay_pairs(
@@ -93,22 +99,19 @@ def replay_pairs(
         at = (start - grid.start) // grid.width
         rows[at], sums[at], squares[at] = part.rows, part.sums, part.products
     n = window_sums(rows, runs.ends, length)
-    z = fisher_z(n, window_sums(sums, runs.ends, length), window_sums(squares, runs.ends, length))
+    now = covariances(n, window_sums(sums, runs.ends, length), window_sums(squares, runs.ends, length))
     enough = n >= min_rows
     least = 1 / np.sqrt(np.maximum(n, 1))
-    away = np.empty_like(z)
+    away, effect = np.empty_like(now), np.empty_like(now)
     for block in np.unique(blocks):
         mine = blocks == block
-        without = _buckets(runs, mine)
-        away[mine] = z[mine] - _base(rows, sums, squares, without)
+        away[mine], effect[mine] = distances(now[mine], _base(rows, sums, squares, _buckets(runs, mine)))
     largest, counting = np.full((2, len(n)), np.nan)
     for block in np.unique(blocks):
         mine, others = blocks == block, (blocks != block) & enough
-        spread = np.maximum(_spread(away[others]), least[mine, None])
-        ratio = (away[mine] / spread) ** 2
+        ratio = (away[mine] / np.maximum(_spread(away[others]), least[mine, None])) ** 2
         largest[mine] = ratio.max(axis=1, initial=0.0)
-        matters = _effect(z[mine], z[mine] - away[mine]) > EFFECT
-        counting[mine] = np.where(matters, ratio, -np.inf).max(axis=1, initial=-np.inf)
+        counting[mine] = np.where(np.abs(effect[mine]) > EFFECT, ratio, -np.inf).max(axis=1, initial=-np.inf)
     largest = np.where(enough, largest, np.nan)
     _, scale = cross_scaled(largest, blocks, FLOOR)
     scaled = np.full(len(n), np.nan)
@@ -124,21 +127,14 @@ def replay_pairs(
 
 
 def _base(rows: Ints, sums: Ints, products: Ints, without: slice) -> Floats:
-    """Fisher's z over all buckets but some."""
+    """Covariances over all buckets but some."""
     whole = (table.sum(axis=0)[None] - table[without].sum(axis=0)[None] for table in (rows, sums, products))
-    return np.asarray(fisher_z(*whole)[0])
+    return np.asarray(covariances(*whole)[0])
 
 
 def _buckets(runs: Runs, mine: npt.NDArray[np.bool_]) -> slice:
     ends = runs.ends[mine]
     return slice(max(0, int(ends[0]) - runs.lengths[-1]), int(ends[-1]))
-
-
-def _effect(z: Floats, base: Floats) -> Floats:
-    """By how much correlations, or logarithms of spreads, differ; of the shape of `fisher_z`."""
-    first, second = _places(z.shape[-1])
-    spreads = np.abs(z - base) / np.sqrt(2)
-    return np.asarray(np.where(first == second, spreads, np.abs(np.tanh(z) - np.tanh(base))))
 
 
 def _places(size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -151,7 +147,7 @@ def _spread(away: Floats) -> Floats:
 
 
 def pair_value(known: PairCalibration, pairs: PairSpec, products: Products) -> tuple[float, str]:
-    """The channel's value of a live window, and the pair whose correlation changed most, in words.
+    """The channel's value of a live window, and the pair whose covariance changed most, in words.
 
     Args:
         known: of the calibration.
@@ -162,21 +158,29 @@ def pair_value(known: PairCalibration, pairs: PairSpec, products: Products) -> t
         nan and no words where no change is larger than `EFFECT`.
     """
     if not set(known.names) <= set(pairs.names) or not products.rows:
-        return float("nan"), ""
+        return math.nan, ""
     mine = products if pairs.names == known.names else products.only(pairs, known.names)
-    z = fisher_z(np.array([mine.rows]), mine.sums[None], mine.products[None])[0]
+    now = covariances(np.array([mine.rows]), mine.sums[None], mine.products[None])[0]
     base = np.array(known.base)
-    ratio = np.abs(z - base) / np.maximum(np.array(known.spread), 1 / np.sqrt(mine.rows))
-    if not len(ratio):
-        return float("nan"), ""
-    ratio = np.where(_effect(z, base) > EFFECT, ratio, 0.0)
+    away, effect = distances(now, base)
+    ratio = (away / np.maximum(np.array(known.spread), 1 / np.sqrt(mine.rows))) ** 2
+    ratio = np.where(np.abs(effect) > EFFECT, ratio, 0.0)
     worst = int(np.argmax(ratio))
     if not ratio[worst]:
-        return float("nan"), ""
-    first, second = (int(i[worst]) for i in np.triu_indices(len(known.names)))
-    if first == second:
-        factor = float(np.exp((z[worst] - base[worst]) / np.sqrt(2)))
-        return float(ratio[worst] ** 2), f"standard deviation of {known.names[first]} {factor:.2f} times the usual"
-    before, now = np.tanh(base[worst]), np.tanh(z[worst])
-    words = f"correlation of {known.names[first]} and {known.names[second]} {before:.2f} -> {now:.2f}"
-    return float(ratio[worst] ** 2), words
+        return math.nan, ""
+    return float(ratio[worst]), _words(known.names, worst, now, base)
+
+
+def _words(names: tuple[str, ...], worst: int, now: Floats, base: Floats) -> str:
+    first, second = _places(len(base))
+    i, j = int(first[worst]), int(second[worst])
+    diagonal = np.flatnonzero(first == second)
+    if i == j:
+        return (
+            f"standard deviation of {names[i]} {math.sqrt(max(0.0, now[worst] / base[worst])):.2f} times the usual"
+        )
+    before, after = (
+        table[worst] / math.sqrt(product) if (product := table[diagonal[i]] * table[diagonal[j]]) > 0 else 0.0
+        for table in (base, now)
+    )
+    return f"correlation of {names[i]} and {names[j]} {before:.2f} -> {after:.2f}"

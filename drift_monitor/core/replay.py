@@ -17,7 +17,7 @@ from drift_monitor.core.scores import QUADRATIC, STATISTICS, Layout, Scores, sco
 LONGEST_BLOCK: Final = 28
 """Days that are left out together at most. Live days lie beyond the reference, by a fortnight on average if a
 reference lasts a month; leaving out a week only, seasonal data gave twice the false alerts."""
-FLOORS: Final[Mapping[str, float]] = {"anderson_darling": 1.0, "weighted_supremum": 2.0, "max_bin_z": 1.8}
+FLOORS: Final[Mapping[str, float]] = {"anderson_darling": 0.75, "weighted_supremum": 2.0, "max_bin_z": 1.8}
 """Mean excess over the 90% quantile for independent rows; a scale is never finer than chance makes it."""
 OFFSETS: Final[Mapping[str, float]] = {"weighted_supremum": 2.0, "max_bin_z": 0.7, "rows": 2.0}
 """Taken from a statistic or channel on the common scale, where the chance of exceeding x falls like exp(-x). The

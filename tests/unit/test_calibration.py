@@ -13,7 +13,7 @@ from drift_monitor.core.calibration import Calibration, Extra, RowsCalibration, 
 from drift_monitor.core.excess import excesses, most, root_excess
 from drift_monitor.core.expectations import Limit
 from drift_monitor.core.history import DAY, Grid, History, baseline, window_sums
-from drift_monitor.core.pairs import fisher_z, pair_value, replay_pairs
+from drift_monitor.core.pairs import covariances, distances, pair_value, replay_pairs
 from drift_monitor.core.policy import Alarm, Persistence, Quality
 from drift_monitor.core.products import PairSpec, Products
 from drift_monitor.core.profile import NumericProfile, NumericSpec, Profile
@@ -304,13 +304,18 @@ def products_of(table: np.ndarray) -> Products:
     return Products(len(steps), steps.sum(axis=0), (steps.T @ steps)[first, second])
 
 
-def test_fisher_z_is_that_of_numpys_correlation() -> None:
-    table = np.random.default_rng(1).multivariate_normal([0, 1], [[1, 0.6], [0.6, 1]], 5000)
-    p = products_of(table)
-    z = fisher_z(np.array([p.rows]), p.sums[None], p.products[None])
-    assert z[0, 1] == pytest.approx(np.arctanh(np.corrcoef(table.T)[0, 1]), abs=2e-3)
-    steps = np.rint(table * 32)
-    assert z[0, [0, 2]] == pytest.approx(np.log(steps.std(axis=0)) * np.sqrt(2))
+def test_covariances_are_numpys_and_distances_have_the_spread_of_normal_rows() -> None:
+    rng = np.random.default_rng(1)
+    tables = [rng.multivariate_normal([0, 1], [[1, 0.6], [0.6, 1]], 400) for _ in range(500)]
+    parts = [products_of(table) for table in tables]
+    rows, sums = np.array([p.rows for p in parts]), np.stack([p.sums for p in parts])
+    found = covariances(rows, sums, np.stack([p.products for p in parts]))
+    steps = np.clip(np.rint(tables[0] * 32), -256, 256)
+    assert found[0] == pytest.approx(np.cov(steps.T, ddof=0)[np.triu_indices(2)])
+    away, effect = distances(found, np.array([1, 0.6, 1]) * 32**2)
+    assert away.std(axis=0) * np.sqrt(400) == pytest.approx(1, abs=0.1)
+    assert effect.std(axis=0)[0] * np.sqrt(400) == pytest.approx(np.sqrt(2), abs=0.15)
+    assert (distances(found, np.zeros(3))[0] == 0).all()
 
 
 def test_a_lost_correlation_is_told_with_its_pair() -> None:
