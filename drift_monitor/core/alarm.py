@@ -152,7 +152,16 @@ def score_runs(
             tables[spec.name][seconds] = table
             totals[seconds].append(table.leading)
     channels = _channels(calibration, live, totals)
-    return [_run(r, calibration, watch, specs, tables, channels, live) for r in range(live.runs)]
+    windows = {seconds: _by_run(run, live.runs) for seconds, run in live.run.items()}
+    return [_run(r, calibration, watch, specs, tables, channels, windows) for r in range(live.runs)]
+
+
+def _by_run(run: Ints, runs: int) -> list[list[int]]:
+    """The places of the windows of each run."""
+    places: list[list[int]] = [[] for _ in range(runs)]
+    for place, owner in enumerate(run.tolist()):
+        places[owner].append(place)
+    return places
 
 
 def with_channels(run: RunScore, calibration: Calibration, values: Mapping[str, float]) -> RunScore:
@@ -234,15 +243,15 @@ def _run(
     specs: Sequence[Spec],
     tables: Mapping[str, Mapping[int, _Table]],
     channels: Mapping[str, Floats],
-    live: Live,
+    windows: Mapping[int, Sequence[Sequence[int]]],
 ) -> RunScore:
     features: dict[str, FeatureScore] = {}
     counting: list[float] = []
     for spec in specs:
         candidates = [
-            _feature(table, int(window), seconds, calibration, watch.floor(spec))
+            _feature(table, window, seconds, calibration, watch.floor(spec))
             for seconds, table in tables.get(spec.name, {}).items()
-            for window in np.flatnonzero(live.run[seconds] == r)
+            for window in windows[seconds][r]
             if table.best[window] > -np.inf
         ]
         if candidates:

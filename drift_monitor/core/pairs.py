@@ -18,7 +18,7 @@ from drift_monitor.core.types import Finite, Value
 FLOOR: Final = 2.0
 """Mean excess of the largest of many squared standard normal values."""
 EFFECT: Final = 0.2
-"""Changes that are not larger do not count, however certain: of a covariance, in the reference's standard deviations."""
+"""Changes that are not larger do not count, however certain: covariances in the reference's own spreads."""
 
 
 class PairCalibration(Value):

@@ -168,26 +168,16 @@ def replay_episodes(
         outcomes: their verdicts.
         alarm: persistence and cooldown.
     """
-    results = [
-        CheckResult.model_construct(
-            monitor=monitor,
-            window=window,
-            verdict=outcome,
-            rows=0,
-            reason="",
-            promise="",
-            score=None,
-            threshold=None,
-        )
-        for window, outcome in zip(windows, outcomes, strict=True)
-    ]
     failing = Outcome.DRIFT if lane == "drift" else Outcome.BROKEN
     found: list[Episode] = []
     last: Episode | None = None
     newest = alarm.persistence.of - 1
-    for i, result in enumerate(results):
-        if result.verdict is not failing and (last is None or last.closed is not None):
+    for i, outcome in enumerate(outcomes):
+        if outcome is not failing and (last is None or last.closed is not None):
             continue  # quiet: nothing is open and nothing failed
+        result = CheckResult.model_construct(
+            monitor=monitor, window=windows[i], verdict=outcome, rows=0, reason="", promise=""
+        )
         history = list(outcomes[max(0, i - newest) : i])[::-1]
         transition = step(lane, last, history, result, alarm)
         if not transition.changed or transition.episode is None:
