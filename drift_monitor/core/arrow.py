@@ -81,10 +81,7 @@ def numbers_by_row(column: pa.Array) -> npt.NDArray[np.float64]:
     if pa.types.is_timestamp(t) or pa.types.is_date(t):
         return microseconds(column) / 1e6
     if pa.types.is_decimal(t):
-        # Arrow multiplies by 10**-scale, which turns 0.3 into 0.30000000000000004; a division rounds correctly
-        unscaled = column.view(getattr(pa, f"decimal{t.bit_width}")(t.precision, 0))
-        whole = as_numpy(pc.cast(unscaled, pa.float64()))
-        return np.asarray(whole / 10.0**t.scale if t.scale > 0 else whole * 10.0**-t.scale)
+        return _decimals(column)
     if t != pa.float64():
         column = pc.cast(column, pa.float64(), safe=False)
     return as_numpy(column)
@@ -102,6 +99,20 @@ def microseconds(column: pa.Array) -> npt.NDArray[np.int64]:
         return _times(as_numpy(column), 1000)
     raw = as_numpy(column)
     return raw // 1000 if t.unit == "ns" else _times(raw, {"s": 1_000_000, "ms": 1000, "us": 1}[t.unit])
+
+
+def _decimals(column: pa.Array) -> npt.NDArray[np.float64]:
+    """The nearest float64 to each decimal.
+
+    Arrow's own cast multiplies by 10**-scale, which turns 0.3 into 0.30000000000000004. A division rounds once, and
+    so correctly, where both numbers are exact: up to 2**53 and 10**22. Past these, the digits are parsed.
+    """
+    t = column.type
+    unscaled = column.view(getattr(pa, f"decimal{t.bit_width}")(t.precision, 0))
+    whole = as_numpy(pc.cast(unscaled, pa.float64()))
+    if 0 <= t.scale <= 22 and np.abs(whole).max(initial=0) < 2**53:
+        return np.asarray(whole / 10.0**t.scale)
+    return as_numpy(pc.cast(pc.cast(column, pa.string()), pa.float64()))
 
 
 def _times(raw: npt.NDArray[np.signedinteger[Any]], factor: int) -> npt.NDArray[np.int64]:
