@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from drift_monitor.config import sentences
-from drift_monitor.config.document import MAX_BYTES, Document, compose, decode
+from drift_monitor.config.document import MAX_BYTES, Document, Node, compose, decode
 from drift_monitor.config.models import Config, FilesSource
-from drift_monitor.config.problem import Problem
+from drift_monitor.config.problem import Location, Problem
 from drift_monitor.core.errors import ConfigError
 
 _MOST = 100  # problems that are listed
@@ -107,10 +107,15 @@ def _unknown_receivers(document: Document) -> list[Problem]:
     known = list(sections["receivers"].mapping) if "receivers" in sections else []
     found = []
     for name, monitor in (sections["monitors"].mapping if "monitors" in sections else {}).items():
-        notify = monitor.mapping.get("notify")
-        for index, item in enumerate(notify.items if notify is not None else ()):
+        notify, retrain = monitor.mapping.get("notify"), monitor.mapping.get("retrain")
+        asked: list[tuple[Location, Node]] = [
+            (("notify", index), item) for index, item in enumerate(notify.items if notify is not None else ())
+        ]
+        if retrain is not None and "receiver" in retrain.mapping:
+            asked.append((("retrain", "receiver"), retrain.mapping["receiver"]))
+        for place, item in asked:
             if isinstance(item.value, str) and not item.refused and item.value not in known:
-                location = ("monitors", name, "notify", index)
+                location = ("monitors", name, *place)
                 found.append(document.problem(location, sentences.unknown("receiver", item.value, known)))
     return found
 
