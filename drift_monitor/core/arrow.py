@@ -104,8 +104,8 @@ def microseconds(column: pa.Array) -> npt.NDArray[np.int64]:
 def _decimals(column: pa.Array) -> npt.NDArray[np.float64]:
     """The nearest float64 to each decimal.
 
-    Arrow's own cast multiplies by 10**-scale, which turns 0.3 into 0.30000000000000004. A division rounds once, and
-    so correctly, where both numbers are exact: up to 2**53 and 10**22. Past these, the digits are parsed.
+    Arrow's own cast multiplies by 10**-scale, which turns 0.3 into 0.30000000000000004. A division rounds once, so
+    correctly, where both numbers are exact: up to 2**53 and 10**22. Past these, the digits are parsed.
     """
     t = column.type
     unscaled = column.view(getattr(pa, f"decimal{t.bit_width}")(t.precision, 0))

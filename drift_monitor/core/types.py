@@ -259,6 +259,8 @@ class Episode(Value):
         features: those to blame at the last window that failed, most drifted first.
         told: those that a message named, in the order of first naming.
         since: by feature to blame, the end of the first window of the episode in which it was.
+        held: what holds a retraining back, by guard rail; empty when nothing does, or none is configured.
+        retrained: the model that ended it was trained on newer data.
     """
 
     id: str
@@ -272,6 +274,8 @@ class Episode(Value):
     features: tuple[str, ...]
     told: tuple[str, ...] = ()
     since: dict[str, UtcDatetime] = {}
+    held: dict[str, str] = {}
+    retrained: bool = False
 
 
 class Message(Value):

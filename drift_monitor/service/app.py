@@ -296,9 +296,13 @@ class App:
     # -- in between --------------------------------------------------------------------------------
 
     def _links(self, monitor: str, run: int | None) -> Links:
+        base = self._base
+        return Links(f"{base}/monitors/{monitor}", None if run is None else f"{base}/reports/{run}.html", base)
+
+    @property
+    def _base(self) -> str:
         public = self.config.server.public_url
-        base = str(public).rstrip("/") if public else self.address
-        return Links(f"{base}/monitors/{monitor}", None if run is None else f"{base}/reports/{run}.html")
+        return str(public).rstrip("/") if public else self.address
 
     def _finished(self) -> None:
         self._outbox.kick()

@@ -33,10 +33,12 @@ class Links:
     Attributes:
         page: of the monitor.
         report: of this run; None when none is made.
+        base: URL of the daemon.
     """
 
     page: str
     report: str | None
+    base: str = ""
 
 
 def message(
@@ -61,6 +63,7 @@ def message(
         ),
         "monitor": result.monitor,
         "model": monitor.model.model_dump(),
+        "downstream": list(monitor.downstream),
         "episode": {"id": episode.id, "lane": episode.lane, "opened": episode.opened, "closed": episode.closed},
         "reason": result.reason,
         "verdict": result.verdict,
@@ -84,6 +87,7 @@ def message(
             | ({"since": since[at]} if (at := q.feature or q.check) in since and not drift else {})
             for q in result.failed_quality[:MOST]
         ],
+        **({"retraining_held": episode.held} if episode.held and drift else {}),
         "links": {"page": links.page} | ({"report": links.report} if links.report else {}),
     }
     return Message(

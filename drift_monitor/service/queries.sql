@@ -245,3 +245,59 @@ DELETE FROM episodes WHERE stored < :before AND (
 -- name: purge_delivered
 -- Delivered messages past their time.
 DELETE FROM outbox WHERE state = 'delivered' AND finished < :before;
+
+-- name: put_retraining
+-- A new retraining, unless its cause has one or another is under way.
+INSERT INTO retrainings (id, monitor, episode, state, created, changed, body)
+VALUES (:id, :monitor, :episode, :state, :created, :changed, :body)
+ON CONFLICT DO NOTHING;
+
+-- name: move_retraining
+-- The new state of a retraining.
+UPDATE retrainings SET state = :state, changed = :changed, body = :body WHERE id = :id;
+
+-- name: resume_retraining
+-- One that was withheld is prepared anew.
+UPDATE retrainings SET state = 'preparing', changed = :changed, body = :body WHERE id = :id AND state = 'withheld';
+
+-- name: open_drift
+-- The open drift episodes of a monitor.
+SELECT body FROM episodes WHERE monitor = :monitor AND lane = 'drift' AND closed IS NULL;
+
+-- name: busy_retraining
+-- The retraining of a monitor that is under way.
+SELECT id FROM retrainings WHERE monitor = :monitor AND id <> :id
+    AND state IN ('preparing', 'proposed', 'approved', 'sent', 'running', 'trained');
+
+-- name: retraining
+-- One retraining by its id, or by how that begins.
+SELECT id, body FROM retrainings WHERE substr(id, 1, length(:id)) = :id ORDER BY created DESC, id LIMIT 2;
+
+-- name: retrainings
+-- Retrainings of one monitor or of all, newest first.
+SELECT id, body FROM retrainings WHERE :monitor IS NULL OR monitor = :monitor
+ORDER BY created DESC, rowid DESC LIMIT :limit;
+
+-- name: active_retrainings
+-- Those that something is left to do for, oldest first.
+SELECT id, body FROM retrainings WHERE state IN ('preparing', 'proposed', 'approved', 'sent', 'running', 'trained', 'live')
+ORDER BY created, rowid;
+
+-- name: newest_retrainings
+-- The newest retraining of every monitor.
+SELECT id, body FROM (SELECT id, body, row_number() OVER (PARTITION BY monitor ORDER BY created DESC, rowid DESC) AS n
+    FROM retrainings) WHERE n = 1;
+
+-- name: episode
+-- An episode by its id.
+SELECT id, body FROM episodes WHERE id = :id;
+
+-- name: state_of_message
+-- How a message to a receiver fares.
+SELECT state, last_error FROM outbox WHERE receiver = :receiver AND event_id = :event_id;
+
+-- name: purge_retrainings
+-- Retrainings that ended long ago, and those of monitors that are no more.
+DELETE FROM retrainings WHERE changed < :before
+    AND (state NOT IN ('preparing', 'proposed', 'approved', 'sent', 'running', 'trained', 'live')
+        OR monitor NOT IN (SELECT value FROM json_each(:monitors)));

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -17,12 +17,15 @@ from drift_monitor.core.types import CheckResult, FailureReason, Lane
 from drift_monitor.service.evaluate import CheckRequest
 from drift_monitor.service.logs import fields
 from drift_monitor.service.messages import Links, message
+from drift_monitor.service.retrain_plan import plan
+from drift_monitor.service.retraining_messages import Sender, given_up
 from drift_monitor.service.store import Run, Store
 from drift_monitor.service.worker import cannot_judge
 
 log = logging.getLogger(__name__)
 
 LANES: tuple[Lane, ...] = ("drift", "quality")
+LEDGER = 100  # retrainings of a monitor that the guard rails look at
 MAX_ATTEMPTS = 3  # a window that was being evaluated each time the daemon died is not tried again
 SEVERITIES: dict[Reason, Literal["warning", "critical"]] = {
     Reason.OPENED: "warning",
@@ -167,26 +170,31 @@ class Runs:
         self._stopping.set()
 
     def _finish(self, run: Run, monitor: Monitor, result: CheckResult) -> None:
-        store, alarm = self._store, monitor.alarm
+        store, alarm, now = self._store, monitor.alarm, datetime.now(UTC)
         history = store.history(run.monitor, run.window.end, alarm.persistence.of)
-        transitions = [
+        drift, quality = (
             step(lane, store.episode(run.monitor, lane), history, result, alarm, monitor.maintenance)
             for lane in LANES
-        ]
-        opened = any(t.lane == "drift" and t.reason is Reason.OPENED for t in transitions)
-        report = opened and monitor.report.enabled
+        )
+        ledger = store.retrainings.newest(run.monitor, LEDGER) if monitor.retrain is not None else []
+        planned = plan(drift, quality.episode, result, monitor.retrain, ledger, now)
+        transitions = [planned.transition, quality]
+        report = drift.reason is Reason.OPENED and monitor.report.enabled
         links = self._links(run.monitor, run.id if report else None)
+        messages = [
+            (receiver, said)
+            for t in transitions
+            if (said := message(t, result, monitor, source=self._source, links=_for_lane(links, t)))
+            for receiver in monitor.notify
+        ]
+        if planned.given_up and (episode := planned.transition.episode) is not None:
+            messages += given_up(episode, planned.given_up, monitor, Sender(self._source, links.base))
         store.finish(
             run.id,
             result,
-            now=datetime.now(UTC),
+            now=now,
             episodes=[t.episode for t in transitions if t.changed and t.episode is not None],
-            messages=[
-                (receiver, said)
-                for t in transitions
-                if (said := message(t, result, monitor, source=self._source, links=_for_lane(links, t)))
-                for receiver in monitor.notify
-            ],
+            messages=messages,
             counts=[
                 ("alerts_total", {"monitor": run.monitor, "severity": SEVERITIES[t.reason]}, 1)
                 for t in transitions
@@ -196,6 +204,7 @@ class Runs:
                 ("run_duration_seconds", {"monitor": run.monitor, "phase": phase}, seconds)
                 for phase, seconds in result.seconds.items()
             ],
+            retraining=planned.retraining,
         )
         _log(run, result, transitions)
         self._hooks.finished()
@@ -204,7 +213,7 @@ class Runs:
 
 
 def _for_lane(links: Links, transition: Transition) -> Links:
-    return links if transition.lane == "drift" else Links(page=links.page, report=None)
+    return links if transition.lane == "drift" else replace(links, report=None)
 
 
 def _log(run: Run, result: CheckResult, transitions: list[Transition]) -> None:

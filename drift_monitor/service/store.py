@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import StoreError
+from drift_monitor.core.retraining import Retraining
 from drift_monitor.core.types import CheckResult, Episode, Lane, Message, Outcome, Value, Window
 from drift_monitor.service.counters import (
     HISTOGRAMS,
@@ -35,6 +36,7 @@ from drift_monitor.service.counters import (
 from drift_monitor.service.database import Database
 from drift_monitor.service.lock import LockFile, LockInfo, explain_os_error, read_lock
 from drift_monitor.service.logs import fields
+from drift_monitor.service.retrainings import Retrainings, put, read_retrainings
 
 __all__ = ["HISTOGRAMS", "Delivery", "LockInfo", "Run", "Snapshot", "Store", "read_lock"]
 
@@ -96,6 +98,7 @@ class Snapshot:
     disabled_receivers: Mapping[str, str] = field(default_factory=dict)  # receiver -> why
     last_delivery: Mapping[str, datetime] = field(default_factory=dict)  # receiver -> when it last took a message
     judged_runs: Mapping[str, int] = field(default_factory=dict)  # by monitor: the run of `latest_judged`
+    retrainings: Mapping[str, Retraining] = field(default_factory=dict)  # by monitor: the newest
 
 
 class Store:
@@ -120,6 +123,7 @@ class Store:
         self._lock = lock
         self._parsed: dict[int, CheckResult | None] = {}  # those in the last snapshot, by run: they take time
         self._unreadable: set[str] = set()
+        self.retrainings = Retrainings(database, _put_message)
 
     @classmethod
     def open(cls, state: Path, *, address: str = "") -> Self:
@@ -232,6 +236,7 @@ class Store:
         messages: Sequence[tuple[str, Message]] = (),
         counts: Sequence[tuple[str, Mapping[str, str], float]] = (),
         observations: Sequence[tuple[str, Mapping[str, str], float]] = (),
+        retraining: Retraining | None = None,
     ) -> None:
         """Record the run, its result, the changed episodes, every outbox row and the counters: all or nothing.
 
@@ -245,6 +250,7 @@ class Store:
             messages: (receiver, message) pairs. A pair whose (receiver, message id) is known already is ignored.
             counts: (counter, labels, increment).
             observations: (histogram, labels, value).
+            retraining: that the run begins; ignored when its cause has one or another is under way.
 
         Raises:
             StoreError: the run is not in the ledger, or is missed.
@@ -261,7 +267,7 @@ class Store:
                     return
                 raise StoreError(f"run {run} of monitor {result.monitor} cannot finish: it is {state}")
             for episode in episodes:
-                _put_episode(db, episode, stamp)
+                put_episode(db, episode, stamp)
             for receiver, message, body in bodies:
                 _put_message(db, receiver, message, body, stamp)
             count_run(db, result)
@@ -269,6 +275,8 @@ class Store:
                 count(db, name, labels, by)
             for name, labels, value in observations:
                 observe(db, name, labels, value)
+            if retraining is not None:
+                put(db, retraining)
 
     def result(self, run: int) -> CheckResult | None:
         """What is kept of the result of a finished run: all of it, or after `retention.results` its summary."""
@@ -425,6 +433,7 @@ class Store:
             totals = db.run("outbox_totals").fetchall()
             disabled = db.run("disabled_receivers").fetchall()
             successes = db.run("last_successes").fetchall()
+            retrainings = read_retrainings(db.run("newest_retrainings").fetchall())
         parsed = {run: known[run] for run in wanted & known.keys()}
         parsed |= {row[0]: _light(self._read_result(*row)) for row in rows}
         self._parsed = parsed
@@ -440,6 +449,7 @@ class Store:
             disabled_receivers=dict(disabled),
             last_delivery={receiver: _time(at) for receiver, at in successes},
             judged_runs={monitor: run for monitor, _, run, _, _ in latest if run is not None},
+            retrainings={found.monitor: found for found in retrainings},
         )
 
     def purge(
@@ -470,6 +480,7 @@ class Store:
             gone += db.run("purge_runs", before=_stamp(now - runs), keep=keep).rowcount
             gone += db.run("purge_episodes", before=_stamp(now - runs), monitors=watched).rowcount
             gone += db.run("purge_delivered", before=_stamp(now - delivered)).rowcount
+            gone += db.run("purge_retrainings", before=_stamp(now - runs), monitors=watched).rowcount
         return gone
 
 
@@ -508,7 +519,8 @@ def _light(result: CheckResult | None) -> CheckResult | None:
     return result.model_copy(update={"features": features})
 
 
-def _put_episode(db: Database, episode: Episode, now: int) -> None:
+def put_episode(db: Database, episode: Episode, now: int) -> None:
+    """The new state of an episode, inside a transaction."""
     db.run(
         "put_episode",
         id=episode.id,
