@@ -74,7 +74,7 @@ class Answer:
     """What came back.
 
     Attributes:
-        body: the first 64 kB of what arrived before the deadline; perhaps not all of it.
+        body: what arrived of it before the deadline, up to a limit; perhaps not all of it.
     """
 
     status: int
@@ -82,38 +82,86 @@ class Answer:
     headers: Message
     body: bytes
 
+    def __str__(self) -> str:
+        """The status line."""
+        return f"{self.status} {clean(self.phrase)}".rstrip()
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the body, for people."""
+        return clean(self.body.decode("utf-8", "replace"))
+
+
+class Deadline:
+    """The time by which everything that is sent to a target has to be over, counted from now."""
+
+    def __init__(self, target: Target) -> None:
+        self._end = time.monotonic() + target.timeout.total_seconds()
+        self._sentence = f"{target} did not answer within {format_duration(target.timeout)}"
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return time.monotonic() >= self._end
+
+    def error(self) -> DeliveryError:
+        """What to raise when it is."""
+        return DeliveryError(self._sentence, "timeout")
+
+    def left(self) -> float:
+        """Seconds left, > 0; past the deadline this is the DeliveryError."""
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
+            raise self.error()
+        return seconds
+
 
 def post(target: Target, body: bytes, headers: Mapping[str, str]) -> Answer:
+    """Send one POST to the target's own path and take the answer, whatever its status; see `exchange`."""
+    return exchange(target, Deadline(target), "POST", target.path, body, headers)
+
+
+def exchange(
+    target: Target,
+    deadline: Deadline,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    *,
+    most: int = MAX_ANSWER,
+) -> Answer:
     """Send one request and take the answer, whatever its status.
 
     Args:
         target: where to.
-        body: the bytes to send.
+        deadline: of this request; several that belong together share one.
+        method: in capitals.
+        path: path and query, percent-encoded.
+        body: the bytes to send; None sends none.
         headers: besides Host, Content-Length and Connection.
+        most: bytes of the answer's body that are read.
 
     Raises:
         DeliveryError: no answer (status line and headers) arrived before the deadline; reason is timeout,
             connect, tls, blocked, protocol or config.
     """
-    deadline = _Deadline(target)
     with _connection(target, deadline) as connected:
         connection = http.client.HTTPConnection(target.host, target.port)
         connection.sock = connected  # http.client then neither resolves nor connects
-        connection.request(
-            "POST", target.path, body, {"Host": target.host_header, "Connection": "close", **headers}
-        )
+        connection.request(method, path, body, {"Host": target.host_header, "Connection": "close", **headers})
         with connection.getresponse() as response:
             deadline.left()  # a head that the deadline cut short reads as a complete one
-            return Answer(response.status, response.reason, response.headers, _read(response))
+            return Answer(response.status, response.reason, response.headers, _read(response, most))
 
 
 def connect(target: Target) -> None:
-    """Resolve, check, connect and shake hands as `post` does, and send nothing.
+    """Resolve, check, connect and shake hands as `exchange` does, and send nothing.
 
     Raises:
-        DeliveryError: as `post`.
+        DeliveryError: as `exchange`.
     """
-    with _connection(target, _Deadline(target)):
+    with _connection(target, Deadline(target)):
         pass
 
 
@@ -131,12 +179,12 @@ def require_success(target: Target, answer: Answer, now: datetime) -> None:
     status = answer.status
     if 200 <= status < 300:
         return
-    said = f"{target} answered {status} {_clean(answer.phrase)}".rstrip()
+    said = f"{target} answered {answer}"
     if 300 <= status < 400:
         raise DeliveryError(f"{said}: redirects are not followed, set `url` to the final address", "redirect")
     if status == 410:
         raise DeliveryError(f"{said}: it wants no more messages", "gone")
-    excerpt = _clean(answer.body.decode("utf-8", "replace"))
+    excerpt = answer.excerpt
     reason = f"status_{status // 100}xx" if 400 <= status < 600 else "protocol"
     wait = retry_after(answer.headers.get("Retry-After"), now) if status in _WAITS else None
     raise DeliveryError(f"{said}: {excerpt}" if excerpt else said, reason, wait)
@@ -162,30 +210,8 @@ def retry_after(value: str | None, now: datetime) -> timedelta | None:
     return min(max(date - now, timedelta(0)), MAX_RETRY_AFTER)
 
 
-class _Deadline:
-    """The time by which everything has to be over."""
-
-    def __init__(self, target: Target) -> None:
-        self._end = time.monotonic() + target.timeout.total_seconds()
-        self._sentence = f"{target} did not answer within {format_duration(target.timeout)}"
-
-    @property
-    def passed(self) -> bool:
-        return time.monotonic() >= self._end
-
-    def error(self) -> DeliveryError:
-        return DeliveryError(self._sentence, "timeout")
-
-    def left(self) -> float:
-        """Seconds left, > 0; past the deadline this is the DeliveryError."""
-        seconds = self._end - time.monotonic()
-        if seconds <= 0:
-            raise self.error()
-        return seconds
-
-
 @contextmanager
-def _connection(target: Target, deadline: _Deadline) -> Iterator[socket.socket]:
+def _connection(target: Target, deadline: Deadline) -> Iterator[socket.socket]:
     """A connection that the deadline cuts; what goes wrong inside becomes a DeliveryError."""
     try:
         with _connect(target, deadline) as plain, _cut_at(deadline, plain):
@@ -199,7 +225,7 @@ def _connection(target: Target, deadline: _Deadline) -> Iterator[socket.socket]:
         raise _explain(target, deadline, error) from error
 
 
-def _explain(target: Target, deadline: _Deadline, error: Exception) -> DeliveryError:
+def _explain(target: Target, deadline: Deadline, error: Exception) -> DeliveryError:
     if deadline.passed or isinstance(error, TimeoutError):
         return deadline.error()
     match error:
@@ -210,12 +236,12 @@ def _explain(target: Target, deadline: _Deadline, error: Exception) -> DeliveryE
         case OSError():  # RemoteDisconnected is one
             return DeliveryError(f"{target}: the connection failed: {error.strerror or error}", "connect")
         case http.client.HTTPException():
-            text = _clean(f"{type(error).__name__} {error}")
+            text = clean(f"{type(error).__name__} {error}")
             return DeliveryError(f"{target} did not answer in HTTP: {text}", "protocol")
     return DeliveryError(f"{target}: the request could not be made: {error}", "config")
 
 
-def _connect(target: Target, deadline: _Deadline) -> socket.socket:
+def _connect(target: Target, deadline: Deadline) -> socket.socket:
     """Connect to one of the addresses that were checked, each tried for its share of the time left."""
     if target.url.username or target.url.password:
         raise DeliveryError(f"{target}: a user name or password in `url` is not supported: remove it", "config")
@@ -248,7 +274,7 @@ def _connect(target: Target, deadline: _Deadline) -> socket.socket:
 _Candidate = tuple[int, tuple[Any, ...]]  # family and address, as the socket module has them
 
 
-def _resolve(target: Target, deadline: _Deadline) -> list[_Candidate]:
+def _resolve(target: Target, deadline: Deadline) -> list[_Candidate]:
     """All addresses of a host. In a thread, since getaddrinfo knows no deadline."""
     found: queue.SimpleQueue[list[_Candidate] | Exception] = queue.SimpleQueue()
 
@@ -271,7 +297,7 @@ def _resolve(target: Target, deadline: _Deadline) -> list[_Candidate]:
 
 
 @contextmanager
-def _cut_at(deadline: _Deadline, connected: socket.socket) -> Iterator[None]:
+def _cut_at(deadline: Deadline, connected: socket.socket) -> Iterator[None]:
     """Shut a connection at the deadline: a socket's own timeout starts anew with every byte that drips in."""
     twin = connected.dup()  # stays valid when TLS takes the socket over
 
@@ -290,14 +316,14 @@ def _cut_at(deadline: _Deadline, connected: socket.socket) -> Iterator[None]:
         twin.close()
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
+def _read(response: http.client.HTTPResponse, most: int) -> bytes:
     body = b""
     with suppress(OSError, http.client.HTTPException, ValueError):  # the status has said what counts
-        while len(body) < MAX_ANSWER and (piece := response.read1(MAX_ANSWER - len(body))):
+        while len(body) < most and (piece := response.read1(most - len(body))):
             body += piece
     return body
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """A line of at most 200 printable characters of what somebody else wrote."""
     return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())[:200]
