@@ -5,23 +5,16 @@ Evidently takes seconds and hundreds of megabytes to import, so the daemon only 
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from drift_monitor.actions.process import run_process
 from drift_monitor.config.models import Monitor
-from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Value, Window
 
 COMMAND = (sys.executable, "-m", "drift_monitor.service.report_worker")
-
-
-class ReportError(DriftMonitorError):
-    """The report could not be made."""
 
 
 class ReportRequest(Value):
@@ -66,28 +59,13 @@ def run_report(request: ReportRequest, deadline: timedelta, *, command: Sequence
         command: how to start the child.
 
     Raises:
-        ReportError: the child failed or was too slow; the message has its last line.
+        ProcessError: the child failed or was too slow; the message has its last line.
     """
-    child = subprocess.Popen(
+    output = run_process(
         command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"DO_NOT_TRACK": "1"},
-        start_new_session=True,
+        request,
+        deadline,
+        doing=f"the report of {request.name}",
+        advice=f"raise monitors.{request.name}.report.deadline or lower report.rows",
     )
-    try:
-        output, errors = child.communicate(request.model_dump_json().encode(), timeout=deadline.total_seconds())
-    except subprocess.TimeoutExpired:
-        raise ReportError(
-            f"the report of {request.name} was not done after {deadline.total_seconds():g} s and was stopped: "
-            f"raise monitors.{request.name}.report.deadline or lower report.rows"
-        ) from None
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-    if child.returncode:
-        lines = errors.decode(errors="replace").strip().splitlines() or [f"it ended with code {child.returncode}"]
-        raise ReportError(f"the report of {request.name} failed: {lines[-1]}")
     return ReportResult.model_validate_json(output)

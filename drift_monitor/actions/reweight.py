@@ -6,15 +6,13 @@ and waits.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from drift_monitor.actions.process import run_process
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Finite, Value, Window
@@ -83,28 +81,13 @@ def run_reweight(
         command: how to start the child.
 
     Raises:
-        ReweightError: the child failed or was too slow; the message has its last line.
+        ProcessError: the child failed or was too slow; the message has its last line.
     """
-    child = subprocess.Popen(
+    output = run_process(
         command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"DO_NOT_TRACK": "1"},
-        start_new_session=True,
+        request,
+        deadline,
+        doing=f"the weighting of {request.name}",
+        advice=f"raise monitors.{request.name}.retrain.deadline or lower reweight.live_rows",
     )
-    try:
-        output, errors = child.communicate(request.model_dump_json().encode(), timeout=deadline.total_seconds())
-    except subprocess.TimeoutExpired:
-        raise ReweightError(
-            f"the weights of {request.name} were not done after {deadline.total_seconds():g} s and were given up: "
-            f"raise monitors.{request.name}.retrain.deadline or lower reweight.live_rows"
-        ) from None
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-    if child.returncode:
-        lines = errors.decode(errors="replace").strip().splitlines() or [f"it ended with code {child.returncode}"]
-        raise ReweightError(f"the weights of {request.name} failed: {lines[-1]}")
     return ReweightResult.model_validate_json(output)

@@ -21,6 +21,7 @@ from drift_monitor.cli.options import BAD_CONFIG, ERROR, INTERRUPTED, OK, USAGE,
 from drift_monitor.cli.outbox import outbox
 from drift_monitor.cli.reference import reference
 from drift_monitor.cli.report import report
+from drift_monitor.cli.retrainings import approve, reject, retrain, retrainings
 from drift_monitor.cli.run import run
 from drift_monitor.core.errors import ConfigError, DriftMonitorError
 
@@ -69,6 +70,10 @@ for _each in (
     backtest,
     run,
     report,
+    retrainings,
+    approve,
+    reject,
+    retrain,
     outbox,
     doctor,
 ):

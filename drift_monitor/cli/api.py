@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -36,24 +37,34 @@ class Api:
             except (OSError, UnicodeDecodeError) as error:
                 raise StoreError(f"{token_file}: the daemon's token cannot be read: {error}") from error
 
-    def ask(self, method: str, path: str, *, may_miss: bool = False) -> bytes | None:
+    def ask(self, method: str, path: str, *, may_miss: bool = False, body: object | None = None) -> bytes | None:
         """The body of an answer; None when there is nothing at the path and that is expected to happen.
 
+        Args:
+            method: GET or POST.
+            path: with its query.
+            may_miss: whether there may be nothing.
+            body: sent as JSON.
+
         Raises:
-            StoreError: the daemon does not answer, or refuses.
+            StoreError: the daemon does not answer, or refuses; with its own sentence where it has one.
         """
         from drift_monitor.core.errors import StoreError
 
         # the address comes from the lock file of our own state folder
-        request = urllib.request.Request(self._base + path, method=method, headers=self._headers)  # noqa: S310
+        data = None if body is None else json.dumps(body).encode()
+        headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
+        request = urllib.request.Request(self._base + path, data, headers, method=method)  # noqa: S310
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=_TIMEOUT) as answer:
-                body: bytes = answer.read(_MOST)
-                return body
+                read: bytes = answer.read(_MOST)
+                return read
         except urllib.error.HTTPError as error:
             if error.code == http.client.NOT_FOUND and may_miss:
                 return None
+            if said := _sentence(error):
+                raise StoreError(said) from error
             hint = ": is server.token_file the one it was started with?" if error.code in (401, 403) else ""
             raise StoreError(
                 f"the daemon (pid {self._pid}) at {self._base} answered {error.code}{hint}"
@@ -61,3 +72,12 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise StoreError(f"the daemon (pid {self._pid}) at {self._base} does not answer: {reason}") from error
+
+
+def _sentence(error: urllib.error.HTTPError) -> str | None:
+    """What the daemon says in an answer that refuses."""
+    try:
+        said = json.loads(error.read(_MOST))["error"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return said if isinstance(said, str) else None

@@ -20,6 +20,9 @@ MONTH: Final = timedelta(days=30)
 LOOK_AGAIN: Final = timedelta(days=1)
 """After this long, one that was withheld may be prepared anew: labels come late, and broken data is mended."""
 
+RAILS: Final = ("mode", "quality", "rows", "in_flight", "cooldown", "budget", "breaker")
+"""The guard rails that are looked at when a window drifts; labels are counted later, while it is prepared."""
+
 _NAMESPACE = uuid.UUID("b0a6d2b4-0a53-5d0e-8b1e-5c8f1f0c7d42")
 
 
@@ -198,6 +201,11 @@ def retraining_id(episode: str) -> str:
     return uuid.uuid5(_NAMESPACE, episode).hex
 
 
+def hand_id(monitor: str, now: datetime) -> str:
+    """The id of a retraining that a person asked for at a time."""
+    return uuid.uuid5(_NAMESPACE, f"{monitor}\n{now.isoformat()}").hex
+
+
 def propose(
     episode: Episode, result: CheckResult, *, receiver: str, mode: Literal["propose", "auto"], now: datetime
 ) -> Retraining:
@@ -224,7 +232,7 @@ def advance(retraining: Retraining, event: Event, now: datetime, **news: object)
         retraining: as it is in the ledger.
         event: what happened.
         now: the daemon's clock.
-        **news: what else changed, by attribute.
+        **news: what else changed, by attribute; None for what did not.
 
     Returns:
         The same object when the event was known already: what is reported twice changes nothing.
@@ -247,7 +255,8 @@ def advance(retraining: Retraining, event: Event, now: datetime, **news: object)
             f"retraining {retraining.id[:8]} trained version {retraining.model_version!r}, "
             f"so version {version!r}, which is live, is not of it"
         )
-    changes: dict[str, object] = {"state": target, "changed": now, **{k: v for k, v in news.items() if v}}
+    told = {name: value for name, value in news.items() if value is not None}
+    changes: dict[str, object] = {"state": target, "changed": now, **told}
     if target is State.APPROVED:
         changes["requested"] = now
     if target is State.LIVE:

@@ -182,12 +182,33 @@ class ReferenceId(Value):
         sha256: hash of its contents.
         rows: of the training data.
         created: when the version was built.
+        model_version: of the model that was trained on it; empty where that was not told.
     """
 
     version: str
     sha256: str
     rows: int
     created: UtcDatetime
+    model_version: str = ""
+
+
+class Comparison(Value):
+    """The same window compared with the reference before the present one, for a while after a promotion.
+
+    Attributes:
+        reference: what it was compared with.
+        verdict: that there would have been.
+        reason: of it, a sentence.
+        score, threshold: of the monitor on that reference.
+        drifted: features over their thresholds, most drifted first.
+    """
+
+    reference: ReferenceId | None
+    verdict: Outcome
+    reason: str
+    score: Finite | None
+    threshold: Finite | None
+    drifted: tuple[str, ...] = ()
 
 
 class CheckResult(Value):
@@ -213,6 +234,7 @@ class CheckResult(Value):
         reference: what the window was compared with; null when it could not be opened.
         quality: every expectation that was checked.
         duplicate_rows: rows whose id came before in the window; null without an id column.
+        previous: the same for the reference before, for a while after a promotion; it decides nothing.
     """
 
     monitor: str
@@ -235,6 +257,7 @@ class CheckResult(Value):
     newest_event: UtcDatetime | None = None
     seconds: dict[str, Finite] = {}
     versions: dict[str, str] = {}
+    previous: Comparison | None = None
 
     @property
     def drifted(self) -> tuple[FeatureResult, ...]:

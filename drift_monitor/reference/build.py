@@ -62,6 +62,7 @@ def build_reference(
     seed: int = 0,
     sample_rows: int = 20_000,
     split: str = "",
+    model_version: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Reference:
     """Build a version and make it the current one. The same data gives the same version again, not another.
@@ -78,6 +79,7 @@ def build_reference(
         seed: of the row sample.
         sample_rows: rows in it at most.
         split: how the training rows were chosen, in words.
+        model_version: of the model that was trained on the data.
         progress: called with (steps done, steps in all).
 
     Raises:
@@ -103,6 +105,7 @@ def build_reference(
                 bucket=bucket.total_seconds(),
                 split=split,
                 seed=seed,
+                model_version=model_version,
                 packages=_packages(),
                 files={name: hash_file(target / name) for name in FILES},
                 **content,

@@ -72,6 +72,7 @@ class Manifest(Value):
         timestamp, timezone: column of event time, and the zone of times that carry none.
         bucket: length of the profiles kept, in seconds.
         features: those watched.
+        model_version: of the model that was trained on it, where that is known.
         split: how the training rows were chosen, as told by whoever built it.
         seed: of the row sample.
         sample_rows: in it.
@@ -103,11 +104,18 @@ class Manifest(Value):
     warnings: tuple[str, ...]
     packages: dict[str, str]
     files: dict[str, FileHash]
+    model_version: str = ""
 
     @property
     def id(self) -> ReferenceId:
         """What results say of it."""
-        return ReferenceId(version=self.version, sha256=self.sha256, rows=self.rows, created=self.created)
+        return ReferenceId(
+            version=self.version,
+            sha256=self.sha256,
+            rows=self.rows,
+            created=self.created,
+            model_version=self.model_version,
+        )
 
     @property
     def bucket_length(self) -> timedelta:
@@ -128,6 +136,8 @@ class Manifest(Value):
 def content_hash(manifest: dict[str, Any]) -> str:
     """The sha256 of a manifest as JSON: sorted keys, no spaces, without what does not belong to the content."""
     content = {key: value for key, value in manifest.items() if key not in _OUTSIDE_THE_HASH}
+    if not content.get("model_version"):  # so that what was built before there were any keeps its hash
+        content.pop("model_version", None)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

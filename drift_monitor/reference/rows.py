@@ -59,7 +59,7 @@ class Rows:
             temporary: a folder, in which text is rewritten as Parquet.
         """
         given = open_files(source, kinds)
-        files = _as_parquet(given, source, kinds, temporary / "training.parquet")
+        files = as_parquet(given, source, kinds, temporary / "training.parquet")
         schema = files.columns()
         if source.timestamp is None or source.timestamp not in schema.names:
             return cls(given.paths, files, schema, source.timestamp, bucket, None, None, 0)
@@ -132,7 +132,7 @@ class Rows:
         return profile_buckets(specs, [batch], timestamp=_TIME, bucket=self.bucket)
 
 
-def _as_parquet(files: Files, source: FilesSource, kinds: Mapping[str, Kind], target: Path) -> Files:
+def as_parquet(files: Files, source: FilesSource, kinds: Mapping[str, Kind], target: Path) -> Files:
     """The same rows with types: text has none, and would be parsed anew for every column."""
     if set(files.formats.values()) == {"parquet"}:
         return files
@@ -143,7 +143,8 @@ def _as_parquet(files: Files, source: FilesSource, kinds: Mapping[str, Kind], ta
         for name, kind in text_kinds(path, form).items():
             known = found.get(name)
             found[name] = kind if known is None or known == kind else known if kind is None else "categorical"
-    typed = open_files(source, {name: kind for name, kind in found.items() if kind is not None} | dict(kinds))
+    known_kinds = {name: kind for name, kind in found.items() if kind is not None}
+    typed = Files(source, known_kinds | dict(kinds), files.sizes)
     schema = typed.columns()
     with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as writer:
         for split in typed.splits(None):

@@ -15,6 +15,7 @@ from drift_monitor.actions.report import run_report
 from drift_monitor.config.file import load
 from drift_monitor.config.models import Config, Monitor
 from drift_monitor.core.errors import ConfigError, DriftMonitorError, StoreError
+from drift_monitor.core.retraining import Event, Retraining
 from drift_monitor.core.types import CheckResult
 from drift_monitor.receivers import send
 from drift_monitor.service import systemd
@@ -27,6 +28,9 @@ from drift_monitor.service.outbox import Outbox, wall_clock
 from drift_monitor.service.pool import COMMAND, WorkerPool
 from drift_monitor.service.projection import project
 from drift_monitor.service.reporter import Make, Reporter
+from drift_monitor.service.retrain_work import Work
+from drift_monitor.service.retrainer import Retrainer
+from drift_monitor.service.retraining_messages import Sender
 from drift_monitor.service.runs import MAX_ATTEMPTS, Hooks, Runs
 from drift_monitor.service.scheduler import Scheduler
 from drift_monitor.service.server import Application, Server
@@ -57,6 +61,7 @@ class App:
         clock: logical time; the wall clock when None.
         worker: how to start a worker child.
         make_report: makes an Evidently report.
+        work: what retrainings need done.
     """
 
     def __init__(
@@ -66,9 +71,10 @@ class App:
         *,
         worker: Sequence[str] = COMMAND,
         make_report: Make = run_report,
+        work: Work | None = None,
     ) -> None:
         self._path, self._clock = config_path, clock or Clock()
-        self._worker, self._make_report = worker, make_report
+        self._worker, self._make_report, self._work = worker, make_report, work
         self._signals = Signals()
         self._reloading = threading.Lock()
         self._health = Health()
@@ -111,6 +117,16 @@ class App:
     def drop(self, delivery: int) -> bool:
         """Delete a message; False when there is none such."""
         return self.store.drop(delivery)
+
+    def move(self, name: str, event: Event, **news: object) -> Retraining:
+        """Apply an event to a retraining."""
+        return self._retrainer.move(name, event, **news)
+
+    def begin(self, monitor: str, by: str) -> Retraining:
+        """Ask for a retraining by hand."""
+        begun = self._retrainer.begin(monitor, by)
+        self._signals.wake()
+        return begun
 
     def reload(self) -> list[str]:
         """Read the configuration again and run it, or keep the old one running.
@@ -219,6 +235,7 @@ class App:
         self._server.start()
         self._outbox.start()
         self._parts.reporter.start()
+        self._retrainer.start()
         self._pool.start()
         self._clock.begin()
         self._scheduler.start(config.monitors)
@@ -234,13 +251,20 @@ class App:
             self.store,
             lambda: self.config,
             self._links,
-            f"/drift-monitor/{self._path.stem}",
+            self._source,
             Hooks(self._finished, self._report, self._stored, self._failed),
         )
         runs = self._runs
         self._pool = WorkerPool(config.workers, runs.take, runs.done, runs.give_back, command=self._worker)
         self._scheduler = Scheduler(self.store, self._clock, entered=self._pool.kick, failed=self._failed)
         reporter = Reporter(self.reports, self._make_report)
+        self._retrainer = Retrainer(
+            self.store,
+            lambda: self.config,
+            lambda: Sender(self._source, self._base),
+            self._outbox.kick,
+            self._work,
+        )
         self._parts = Parts(self.store, self._clock, self._scheduler, self._pool, reporter)
         try:
             self._server = Server(*config.server.address, Application(self))
@@ -258,6 +282,7 @@ class App:
             if self._health.store_error is not None:
                 self._every(RETRY, self._probe)
             self._every(TICK / 2, self._draw)
+            self._every(TICK / 2, self._look_after_retrainings)
             self._every(LOOK, self._scheduler.enter_all)
             self._every(PURGE, self._purge)
             self._watch_replay()
@@ -304,6 +329,17 @@ class App:
         public = self.config.server.public_url
         return str(public).rstrip("/") if public else self.address
 
+    @property
+    def _source(self) -> str:
+        return f"/drift-monitor/{self._path.stem}"
+
+    def _look_after_retrainings(self) -> None:
+        try:
+            self._retrainer.look()
+        except StoreError as error:
+            log.error("retrainings cannot be looked after", extra=fields(error=error))  # noqa: TRY400
+            self._failed(error)
+
     def _finished(self) -> None:
         self._outbox.kick()
         self._signals.wake()
@@ -343,7 +379,8 @@ class App:
                 delivered=retention.delivered,
             )
             self._parts.reporter.purge(retention.reports)
-        except (StoreError, OSError) as error:
+            self._retrainer.purge(retention.reports)
+        except (DriftMonitorError, OSError) as error:
             log.error("what is past its time cannot be deleted", extra=fields(error=error))  # noqa: TRY400
         else:
             if gone:

@@ -18,6 +18,7 @@ from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import (
     CheckResult,
+    Comparison,
     FailureReason,
     Kind,
     Outcome,
@@ -75,11 +76,38 @@ def evaluate(request: CheckRequest, *, progress: Callable[[int, int], None] | No
     Never raises for what can go wrong with data, files or the reference: those end as verdict
     `cannot_judge` with a reason that names what and where.
 
+    For a while after a promotion the window is compared with the reference before as well.
+
     Args:
         request: monitor and window.
         progress: called with (splits done, splits in all).
     """
-    run = _Run(request)
+    from drift_monitor.service.promotions import promotion_of  # noqa: PLC0415
+
+    result = _evaluate(request, None, progress)
+    try:
+        promotion = promotion_of(request.state, request.name)
+    except BadReferenceError:
+        return result  # which says so itself
+    if promotion is None or result.rows == 0 or not promotion.on_trial(request.window):
+        return result
+    before = _evaluate(request, promotion.previous, None)
+    compared = Comparison(
+        reference=before.reference,
+        verdict=before.verdict,
+        reason=before.reason,
+        score=before.score,
+        threshold=before.threshold,
+        drifted=tuple(feature.name for feature in before.drifted),
+    )
+    return result.model_copy(update={"previous": compared})
+
+
+def _evaluate(
+    request: CheckRequest, version: Path | None, progress: Callable[[int, int], None] | None
+) -> CheckResult:
+    """The same with one reference: that of the monitor now, or the one in a version folder."""
+    run = _Run(request, version)
     try:
         return run.check(progress)
     except MemoryError as error:
@@ -132,8 +160,8 @@ class _Part:
 class _Run:
     """One check under way; what is known of it when it fails goes into the result."""
 
-    def __init__(self, request: CheckRequest) -> None:
-        self._request = request
+    def __init__(self, request: CheckRequest, version: Path | None = None) -> None:
+        self._request, self._version = request, version
         self._monitor = request.monitor
         self.reference_id: ReferenceId | None = None
         self.rows = 0
@@ -142,13 +170,17 @@ class _Run:
         """The cycle: reference -> source -> profile -> judgement."""
         from drift_monitor.core.check import check  # noqa: PLC0415
         from drift_monitor.core.profile import merge  # noqa: PLC0415
+        from drift_monitor.reference import open_reference  # noqa: PLC0415
         from drift_monitor.service.calibrations import known_of, without_times  # noqa: PLC0415
         from drift_monitor.service.references import reference_of, watched_specs  # noqa: PLC0415
         from drift_monitor.sources import SOURCES  # noqa: PLC0415
 
         monitor, request = self._monitor, self._request
         clock = [perf_counter()]
-        reference = reference_of(request.name, monitor, request.state, now=lambda: datetime.now(UTC))
+        if self._version is None:
+            reference = reference_of(request.name, monitor, request.state, now=lambda: datetime.now(UTC))
+        else:
+            reference = open_reference(self._version, thorough=False)
         self.reference_id = reference.id
         specs = watched_specs(monitor, reference)
         clock.append(perf_counter())

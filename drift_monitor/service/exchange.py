@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -15,22 +16,29 @@ class Request:
     Attributes:
         path: decoded.
         headers: by lower-case name.
+        body: of a POST; the server bounds it.
     """
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
 class Response:
-    """One answer."""
+    """One answer.
+
+    Attributes:
+        file: sent in place of the body.
+    """
 
     body: bytes
     type: str = "text/plain; charset=utf-8"
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
 
 
 def say(text: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Response:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.episode import Reason, Transition
-from drift_monitor.core.types import CheckResult, Histogram, Lane, Message
+from drift_monitor.core.types import CheckResult, Histogram, Lane, Message, ReferenceId
 
 MOST = 20  # features and failed expectations that a message names; the page has them all
 HISTOGRAMS = 3  # features whose bins it carries: twenty would take half of the 20 kB that a message may have
@@ -62,7 +62,7 @@ def message(
             monitor=result.monitor, reason=result.reason
         ),
         "monitor": result.monitor,
-        "model": monitor.model.model_dump(),
+        "model": model_now(monitor, result.reference),
         "downstream": list(monitor.downstream),
         "episode": {"id": episode.id, "lane": episode.lane, "opened": episode.opened, "closed": episode.closed},
         "reason": result.reason,
@@ -99,6 +99,12 @@ def message(
         group=episode.id,
         data=data,
     )
+
+
+def model_now(monitor: Monitor, reference: ReferenceId | None) -> dict[str, str]:
+    """The model that is live: the configured one, or the version that a retraining made since."""
+    told: dict[str, str] = monitor.model.model_dump()
+    return told | ({"version": reference.model_version} if reference and reference.model_version else {})
 
 
 def _rounded(histogram: Histogram) -> dict[str, object]:

@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from drift_monitor.core.retraining import State
 from drift_monitor.core.types import FailureReason
 from drift_monitor.service.counters import Buckets
 
@@ -83,6 +84,20 @@ METRICS: tuple[Spec, ...] = (
     Spec("feature_out_of_range_ratio", "gauge", "Share of rows outside the reference's range.", _F),
     Spec("feature_new_category_ratio", "gauge", "Share of rows of categories that the reference lacks.", _F),
     Spec("alerts_total", "counter", "Messages about episodes that opened or got worse.", ("monitor", "severity")),
+    Spec(
+        "retraining_state",
+        "gauge",
+        "1 for the state of the newest retraining, 0 for the others.",
+        ("monitor", "state"),
+    ),
+    Spec("retraining_changed_timestamp_seconds", "gauge", "When the newest retraining came into its state.", _M),
+    Spec("retraining_held", "gauge", "Whether a guard rail holds a retraining back.", ("monitor", "guard_rail")),
+    Spec("retrainings_total", "counter", "Retrainings that came into a state.", ("monitor", "state")),
+    Spec("training_weights_effective_rows", "gauge", "Kish's effective sample size of the newest weights.", _M),
+    Spec("training_weights_adopted", "gauge", "Whether training with the newest weights helps.", _M),
+    Spec("live_labelled_ratio", "gauge", "Share of live rows with a label at the newest retraining.", _M),
+    Spec("previous_reference_drift_score", "gauge", "Score against the reference before, on trial.", _M),
+    Spec("previous_reference_drift_score_threshold", "gauge", "The threshold of that score.", _M),
     Spec("webhook_requests_total", "counter", "Attempts to deliver a message.", _R),
     Spec("webhook_request_failures_total", "counter", "Attempts that failed.", ("receiver", "reason")),
     Spec("webhook_request_duration_seconds", "histogram", "Time an attempt took.", _R),
@@ -99,6 +114,7 @@ _DELIVERY_FAILURES = (
 KNOWN_LABELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # counters that start at 0 for each of these
     "run_failures_total": {"reason": tuple(FailureReason)},
     "runs_skipped_total": {"reason": ("insufficient_data",)},
+    "retrainings_total": {"state": tuple(State)},
     "alerts_total": {"severity": ("warning", "critical")},
     "webhook_request_failures_total": {"reason": _DELIVERY_FAILURES},
 }

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from drift_monitor.config.models import Receiver
+from drift_monitor.config.receivers import Receiver
 from drift_monitor.core.errors import DeliveryError, StoreError
 from drift_monitor.core.policy import format_duration
 from drift_monitor.service.store import Delivery, Store

@@ -12,6 +12,7 @@ import jinja2
 from drift_monitor import __version__
 from drift_monitor.config.models import Config, Monitor
 from drift_monitor.core.policy import format_duration
+from drift_monitor.core.retraining import Retraining
 from drift_monitor.core.types import CheckResult, Episode, Histogram
 from drift_monitor.service.basis import LABELS
 from drift_monitor.service.store import Snapshot
@@ -59,8 +60,9 @@ class Pages:
         results: Sequence[tuple[int, CheckResult]],
         episodes: Sequence[Episode],
         reports: set[int],
+        retrainings: Sequence[Retraining] = (),
     ) -> bytes:
-        """One monitor: its last judged window, its last runs, its episodes."""
+        """One monitor: its last judged window, its last runs, its episodes, its retrainings."""
         return self._render(
             "monitor.html",
             name=name,
@@ -70,6 +72,7 @@ class Pages:
             results=results,
             episodes=episodes,
             reports=reports,
+            retrainings=retrainings,
             since=_since(judged, episodes),
         )
 

@@ -14,8 +14,10 @@ from typing import TypeVar
 
 from drift_monitor import __version__
 from drift_monitor.config.models import Config, Metrics, Monitor, Schedule
+from drift_monitor.core.retraining import RAILS, State
 from drift_monitor.core.types import CheckResult, FeatureResult, Outcome
 from drift_monitor.service.counters import Series
+from drift_monitor.service.messages import model_now
 from drift_monitor.service.metrics import KNOWN_LABELS, METRICS, Sample, Spec
 from drift_monitor.service.scheduler import EPOCH, fires_after
 from drift_monitor.service.store import Snapshot
@@ -132,8 +134,9 @@ def _daemon(view: View) -> Iterator[_Value]:
 def _monitors(view: View) -> Iterator[_Value]:
     for name, monitor in view.monitors.items():
         of = (name,)
-        model = monitor.model
-        yield "monitor_info", (name, clean(model.name), clean(model.version), clean(model.owner)), 1
+        live = view.snapshot.latest_judged.get(name)
+        model = model_now(monitor, live.reference if live else None)
+        yield "monitor_info", (name, *(clean(model[part]) for part in ("name", "version", "owner"))), 1
         yield "run_interval_seconds", of, longest_interval(monitor.schedule).total_seconds()
         yield "runs_due", of, view.due.get(name, 0)
         yield "runs_in_progress", of, view.running.get(name, 0)
@@ -153,6 +156,25 @@ def _monitors(view: View) -> Iterator[_Value]:
         for lane in ("drift", "quality"):
             is_open = any(e.monitor == name and e.lane == lane for e in view.snapshot.open_episodes)
             yield "episode_open", (name, lane), is_open
+        if monitor.retrain is not None:
+            yield from _retraining(view, name)
+
+
+def _retraining(view: View, name: str) -> Iterator[_Value]:
+    held = {rail for e in view.snapshot.open_episodes if e.monitor == name for rail in e.held}
+    for rail in RAILS:
+        yield "retraining_held", (name, rail), rail in held
+    newest = view.snapshot.retrainings.get(name)
+    for state in State:
+        yield "retraining_state", (name, state.value), newest is not None and newest.state is state
+    if newest is None:
+        return
+    yield "retraining_changed_timestamp_seconds", (name,), newest.changed.timestamp()
+    if newest.weights is not None:
+        yield "training_weights_effective_rows", (name,), newest.weights.effective_sample_size
+        yield "training_weights_adopted", (name,), newest.weights.adopt
+    if newest.labelled is not None:
+        yield "live_labelled_ratio", (name,), newest.labelled
 
 
 def _window(of: tuple[str], read: CheckResult) -> Iterator[_Value]:
@@ -178,6 +200,9 @@ def _drift(of: tuple[str], judged: CheckResult) -> Iterator[_Value]:
         yield "drift_score", of, judged.score
     if judged.threshold is not None:
         yield "drift_score_threshold", of, judged.threshold
+    if (before := judged.previous) is not None and before.score is not None and before.threshold is not None:
+        yield "previous_reference_drift_score", of, before.score
+        yield "previous_reference_drift_score_threshold", of, before.threshold
 
 
 def _reference(view: View, name: str, judged: CheckResult) -> Iterator[_Value]:

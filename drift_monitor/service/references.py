@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from drift_monitor.config.models import Monitor
-from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.errors import BadReferenceError, ConfigError
 from drift_monitor.core.profile import Spec
 from drift_monitor.core.types import Value
 from drift_monitor.reference import Reference, build_reference, open_reference
 from drift_monitor.reference.version import hash_file, write_durably
+from drift_monitor.service.promotions import promoted_folder, promotion_of
 
 _RECORD: Final = "training.json"
 _log = logging.getLogger(__name__)
@@ -48,7 +49,37 @@ def reference_of(
     now: Callable[[], datetime],
     progress: Callable[[int, int], None] | None = None,
 ) -> Reference:
-    """Open the reference of a monitor, after building it if it is a training file that is new or has changed.
+    """Open the reference that a monitor has now: the configured one, or that of the model which replaced it.
+
+    Args:
+        name: of the monitor.
+        monitor: its configuration.
+        state: the state folder; versions built here are in `references/<name>`.
+        now: the time, for what is built.
+        progress: called with (steps done, steps in all) of a build.
+
+    Raises:
+        BadReferenceError: there is none, it is damaged, or it cannot be built.
+    """
+    base = configured_reference(name, monitor, state, now=now, progress=progress)
+    promotion = promotion_of(state, name)
+    if promotion is None:
+        return base
+    if promotion.base != base.manifest.sha256:
+        _log.warning("monitor %s: another reference is configured: that of the retraining is not used", name)
+        return base
+    return open_reference(promoted_folder(state, name), promotion.version, thorough=False)
+
+
+def configured_reference(
+    name: str,
+    monitor: Monitor,
+    state: Path,
+    *,
+    now: Callable[[], datetime],
+    progress: Callable[[int, int], None] | None = None,
+) -> Reference:
+    """Open the configured reference, after building it if it is a training file that is new or has changed.
 
     Two processes that need the same one wait for each other.
 
@@ -99,6 +130,32 @@ def reference_of(
         raise BadReferenceError(
             f"the reference built from {str(monitor.reference)!r} cannot be kept in {folder}: {error.strerror}"
         ) from error
+
+
+def training_of(name: str, monitor: Monitor, state: Path, *, now: Callable[[], datetime]) -> Path:
+    """The rows that the live model was trained on.
+
+    Args:
+        name: of the monitor.
+        monitor: its configuration.
+        state: the state folder.
+        now: the time, for a reference that has to be built.
+
+    Raises:
+        ConfigError: no setting names them.
+        BadReferenceError: what a retraining led to cannot be read.
+    """
+    promotion = promotion_of(state, name)
+    if promotion is not None:
+        base = configured_reference(name, monitor, state, now=now)
+        if promotion.base == base.manifest.sha256:
+            return promotion.training
+    if monitor.training is not None:
+        return monitor.training
+    if monitor.reference.is_file():
+        return monitor.reference
+    why = f"the reference {str(monitor.reference)!r} has only a summary of them"
+    raise ConfigError([f"monitors.{name}.training: name the file of the training rows: {why}"])
 
 
 def watched_specs(monitor: Monitor, reference: Reference) -> list[Spec]:

@@ -9,16 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from drift_monitor.actions.report import ReportRequest, ReportResult
-from drift_monitor.core.errors import DriftMonitorError, SchemaError
-from drift_monitor.service.worker import die_with, limit_memory
+from drift_monitor.core.errors import SchemaError
+from drift_monitor.service.answer import answer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,25 +111,5 @@ def _write(path: Path, html: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def main() -> int:
-    """A request on standard input, a result on standard output, an error as the last line of standard error."""
-    die_with(os.getppid())
-    limit_memory(MEMORY)
-    with redirect_stdout(sys.stderr):  # a library that prints must not spoil the result
-        try:
-            result = make_report(ReportRequest.model_validate_json(sys.stdin.buffer.read()))
-        except ValidationError as error:
-            sys.stderr.write(f"the request cannot be read: {error.errors()[0]['msg']}\n")
-            return 1
-        except MemoryError:
-            sys.stderr.write("it ran out of memory: lower report.rows\n")
-            return 1
-        except (DriftMonitorError, OSError) as error:
-            sys.stderr.write(" ".join(str(error).split()) + "\n")
-            return 1
-    sys.stdout.write(result.model_dump_json())
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(ReportRequest, make_report, MEMORY))

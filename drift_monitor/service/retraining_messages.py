@@ -9,6 +9,7 @@ from urllib.parse import quote
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.retraining import Attached, Retraining, State
 from drift_monitor.core.types import Episode, Message, ReferenceId
+from drift_monitor.service.messages import model_now
 
 REQUESTED = "drift_monitor.retraining.requested"
 _MOST = 20  # features that a message names
@@ -101,6 +102,38 @@ def given_up(episode: Episode, why: str, monitor: Monitor, sender: Sender) -> li
     return [(receiver, message) for receiver in monitor.notify]
 
 
+def retrained(
+    episode: Episode, retraining: Retraining, monitor: Monitor, sender: Sender
+) -> list[tuple[str, Message]]:
+    """That a drift is over because the model was trained on newer data."""
+    kind = "drift_monitor.drift.resolved"
+    message = Message(
+        id=str(uuid.uuid5(_NAMESPACE, f"{episode.id} {kind}")),
+        type=kind,
+        source=f"{quote(sender.source)}/monitors/{quote(episode.monitor)}",
+        subject=episode.monitor,
+        time=episode.closed or episode.updated,
+        group=episode.id,
+        data={
+            "summary": f"{episode.monitor}: version {retraining.model_version} was trained on the data of now",
+            "monitor": episode.monitor,
+            "model": monitor.model.model_dump() | {"version": retraining.model_version},
+            "downstream": list(monitor.downstream),
+            "episode": {
+                "id": episode.id,
+                "lane": episode.lane,
+                "opened": episode.opened,
+                "closed": episode.closed,
+                "retrained": True,
+            },
+            "retraining": {"id": retraining.id, "model_version": retraining.model_version},
+            "features": [],
+            "links": {"page": sender.page(episode.monitor)},
+        },
+    )
+    return [(receiver, message) for receiver in monitor.notify]
+
+
 def request_id(retraining: str) -> str:
     """The id of the one message that asks a pipeline for a retraining."""
     return str(uuid.uuid5(_NAMESPACE, f"{retraining} {REQUESTED}"))
@@ -145,7 +178,7 @@ def _data(
     return {
         "summary": _summary(retraining),
         "monitor": retraining.monitor,
-        "model": monitor.model.model_dump(),
+        "model": model_now(monitor, reference),
         "downstream": list(monitor.downstream),
         "retraining": {
             "id": retraining.id,

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Say = Callable[[Retraining], Sequence[tuple[str, Message]]]
 PutMessage = Callable[[Database, str, Message, bytes, int], None]
+PutEpisode = Callable[[Database, Episode, int], None]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -36,10 +37,11 @@ class Retrainings:
     Args:
         database: of the store.
         put_message: enters a rendered message in the outbox, inside a transaction.
+        put_episode: writes an episode, inside a transaction.
     """
 
-    def __init__(self, database: Database, put_message: PutMessage) -> None:
-        self._database, self._put_message = database, put_message
+    def __init__(self, database: Database, put_message: PutMessage, put_episode: PutEpisode) -> None:
+        self._database, self._put_message, self._put_episode = database, put_message, put_episode
 
     def find(self, name: str) -> Retraining:
         """One by its id, or by the first digits of it.
@@ -116,7 +118,7 @@ class Retrainings:
         *,
         reference: str,
         at: datetime,
-        close: Callable[[Database, Episode], Sequence[tuple[str, Message]]],
+        close: Callable[[Episode], tuple[Episode, Sequence[tuple[str, Message]]]],
     ) -> Retraining:
         """Record that its training data is the reference, and close the open drift episode, all or nothing.
 
@@ -126,7 +128,7 @@ class Retrainings:
             say: the messages about it.
             reference: the version that was built.
             at: end of the newest window (event time).
-            close: writes the closed episode and says what is to be told of it.
+            close: an open drift episode -> the closed one, and what is to be told of it.
         """
         with self._database.transaction() as db:
             before = self._find(db, name)
@@ -135,7 +137,9 @@ class Retrainings:
                 return before
             self._write(db, after, say, entered=True)
             for (body,) in db.run("open_drift", monitor=after.monitor).fetchall():
-                for receiver, message in close(db, Episode.model_validate_json(body)):
+                ended, messages = close(Episode.model_validate_json(body))
+                self._put_episode(db, ended, _stamp(now))
+                for receiver, message in messages:
                     self._put_message(db, receiver, message, render(message), _stamp(now))
         _log(after)
         return after

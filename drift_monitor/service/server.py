@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -15,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from waitress import wasyncore
 from waitress.server import create_server
 
-from drift_monitor.config.models import Config
 from drift_monitor.core.errors import StoreError
 from drift_monitor.service.exchange import Request, Response, as_json, html, say
 from drift_monitor.service.guard import OPEN, Guard
 from drift_monitor.service.logs import fields
 from drift_monitor.service.metrics import Exposition
 from drift_monitor.service.pages import Pages
-from drift_monitor.service.store import Store
+from drift_monitor.service.retraining_api import Actor, Handler, RetrainingApi
 from drift_monitor.service.stored import find_run, stored_run
 
 if TYPE_CHECKING:
@@ -39,12 +39,10 @@ _REPORT_POLICY = (
 _MOST_ROWS = 1000
 
 
-class Daemon(Protocol):
+class Daemon(Actor, Protocol):
     """What the server shows and asks for."""
 
     exposition: Exposition
-    store: Store
-    config: Config
 
     @property
     def reports(self) -> Path:
@@ -66,9 +64,6 @@ class Daemon(Protocol):
         """Delete a message; False when there is none such."""
 
 
-Handler = Callable[..., Response]
-
-
 class Application:
     """The WSGI application.
 
@@ -80,24 +75,24 @@ class Application:
         self._daemon = daemon
         self._pages = Pages()
         self._guard = Guard()
-        self._routes: list[tuple[re.Pattern[str], dict[str, Handler]]] = [
-            (re.compile(pattern), methods)
-            for pattern, methods in (
-                (r"/-/healthy", {"GET": self._healthy}),
-                (r"/-/ready", {"GET": self._ready}),
-                (r"/-/reload", {"POST": self._reload}),
-                (r"/metrics", {"GET": self._metrics}),
-                (r"/", {"GET": self._index}),
-                (r"/monitors/([^/]+)", {"GET": self._monitor}),
-                (r"/style\.css", {"GET": self._style}),
-                (r"/reports/(\d{1,18})\.html", {"GET": self._report}),
-                (r"/api/v1/status", {"GET": self._status}),
-                (r"/api/v1/runs/(\d{1,18})", {"GET": self._run}),
-                (r"/api/v1/monitors/([^/]+)/runs/([^/]+)", {"GET": self._run_at}),
-                (r"/api/v1/outbox", {"GET": self._outbox}),
-                (r"/api/v1/outbox/(\d{1,18})/(retry|drop)", {"POST": self._act}),
-            )
-        ]
+        self._retrainings = RetrainingApi(daemon)
+        routes: tuple[tuple[str, dict[str, Handler]], ...] = (
+            (r"/-/healthy", {"GET": self._healthy}),
+            (r"/-/ready", {"GET": self._ready}),
+            (r"/-/reload", {"POST": self._reload}),
+            (r"/metrics", {"GET": self._metrics}),
+            (r"/", {"GET": self._index}),
+            (r"/monitors/([^/]+)", {"GET": self._monitor}),
+            (r"/style\.css", {"GET": self._style}),
+            (r"/reports/(\d{1,18})\.html", {"GET": self._report}),
+            (r"/api/v1/status", {"GET": self._status}),
+            (r"/api/v1/runs/(\d{1,18})", {"GET": self._run}),
+            (r"/api/v1/monitors/([^/]+)/runs/([^/]+)", {"GET": self._run_at}),
+            *self._retrainings.routes,
+            (r"/api/v1/outbox", {"GET": self._outbox}),
+            (r"/api/v1/outbox/(\d{1,18})/(retry|drop)", {"POST": self._act}),
+        )
+        self._routes = [(re.compile(pattern), methods) for pattern, methods in routes]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
@@ -106,6 +101,7 @@ class Application:
             path=environ.get("PATH_INFO", "/").encode("latin-1").decode("utf-8", "replace"),
             query=environ.get("QUERY_STRING", ""),
             headers={k[5:].replace("_", "-").lower(): v for k, v in environ.items() if k.startswith("HTTP_")},
+            body=environ["wsgi.input"].read() if environ["REQUEST_METHOD"] == "POST" else b"",
         )
         try:
             response = self._answer(request)
@@ -123,11 +119,25 @@ class Application:
             "Cache-Control": "no-store",
             **response.headers,
         }
+        opened = None
+        if response.file is not None:
+            opened = response.file.open("rb")
+            headers["Content-Length"] = str(os.fstat(opened.fileno()).st_size)
         start_response(f"{response.status.value} {response.status.phrase}", list(headers.items()))
+        if opened is not None:
+            if request.method != "HEAD":
+                wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](opened)  # which closes it
+                return wrapped
+            opened.close()
         return [] if request.method == "HEAD" else [response.body]
 
     def _answer(self, request: Request) -> Response:
-        if request.path not in OPEN and (refusal := self._guard.refusal(request, self._daemon.config.server)):
+        signed = self._retrainings.is_signed(request)  # by MLflow, which cannot show our token
+        if (
+            request.path not in OPEN
+            and not signed
+            and (refusal := self._guard.refusal(request, self._daemon.config.server))
+        ):
             return refusal
         for pattern, methods in self._routes:
             if match := pattern.fullmatch(request.path):
@@ -177,7 +187,15 @@ class Application:
         judged = None if run is None else store.result(run)
         reports = {int(path.stem) for path in self._daemon.reports.glob("*.html") if path.stem.isdigit()}
         return html(
-            self._pages.monitor(name, monitor, judged, store.results(name, 50), store.episodes(name, 20), reports)
+            self._pages.monitor(
+                name,
+                monitor,
+                judged,
+                store.results(name, 50),
+                store.episodes(name, 20),
+                reports,
+                store.retrainings.newest(name, 20),
+            )
         )
 
     def _style(self, _request: Request) -> Response:

@@ -123,7 +123,7 @@ class Store:
         self._lock = lock
         self._parsed: dict[int, CheckResult | None] = {}  # those in the last snapshot, by run: they take time
         self._unreadable: set[str] = set()
-        self.retrainings = Retrainings(database, _put_message)
+        self.retrainings = Retrainings(database, _put_message, _put_episode)
 
     @classmethod
     def open(cls, state: Path, *, address: str = "") -> Self:
@@ -267,7 +267,7 @@ class Store:
                     return
                 raise StoreError(f"run {run} of monitor {result.monitor} cannot finish: it is {state}")
             for episode in episodes:
-                put_episode(db, episode, stamp)
+                _put_episode(db, episode, stamp)
             for receiver, message, body in bodies:
                 _put_message(db, receiver, message, body, stamp)
             count_run(db, result)
@@ -519,8 +519,7 @@ def _light(result: CheckResult | None) -> CheckResult | None:
     return result.model_copy(update={"features": features})
 
 
-def put_episode(db: Database, episode: Episode, now: int) -> None:
-    """The new state of an episode, inside a transaction."""
+def _put_episode(db: Database, episode: Episode, now: int) -> None:
     db.run(
         "put_episode",
         id=episode.id,

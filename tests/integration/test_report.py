@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from drift_monitor.actions.evidently_page import harmless, render
-from drift_monitor.actions.report import ReportError, ReportRequest, ReportResult, run_report
+from drift_monitor.actions.process import ProcessError
+from drift_monitor.actions.report import ReportRequest, ReportResult, run_report
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.types import Window
 from drift_monitor.service.report_worker import make_report
@@ -205,7 +206,7 @@ def test_a_dropped_and_a_retyped_column_cost_only_themselves(request_for, tmp_pa
 def test_a_missing_source_is_told_in_a_sentence_and_leaves_nothing_behind(request_for, tmp_path: Path) -> None:
     request = request_for()
     (tmp_path / "live.parquet").unlink()
-    with pytest.raises(ReportError, match=r"^the report of flights failed: .*live\.parquet"):
+    with pytest.raises(ProcessError, match=r"^the report of flights failed: .*live\.parquet"):
         run_report(request, timedelta(seconds=120))
     assert not request.output.exists()
 
@@ -213,7 +214,7 @@ def test_a_missing_source_is_told_in_a_sentence_and_leaves_nothing_behind(reques
 @pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_told(request_for, tmp_path: Path) -> None:
     request = request_for().model_copy(update={"output": tmp_path / "nowhere" / "report.html"})
-    with pytest.raises(ReportError, match="No such file or directory"):
+    with pytest.raises(ProcessError, match="No such file or directory"):
         run_report(request, timedelta(seconds=120))
 
 
@@ -221,7 +222,7 @@ def test_a_slow_child_is_killed_with_all_it_started(request_for, tmp_path: Path)
     pids = tmp_path / "pids"
     slow = ("bash", "-c", f"sleep 1000 & echo $$ $! > {pids}; wait")
     with pytest.raises(
-        ReportError, match=r"was not done after 1 s and was stopped: raise monitors\.flights\.report"
+        ProcessError, match=r"was not done after 1 s and was stopped: raise monitors\.flights\.report"
     ):
         run_report(request_for(), timedelta(seconds=1), command=slow)
     for pid in map(int, pids.read_text().split()):
@@ -232,7 +233,7 @@ def test_a_slow_child_is_killed_with_all_it_started(request_for, tmp_path: Path)
 
 
 def test_a_child_that_dies_is_told() -> None:
-    with pytest.raises(ReportError, match="the report of flights failed: it ended with code -9"):
+    with pytest.raises(ProcessError, match="the report of flights failed: it ended with code -9"):
         run_report(
             ReportRequest.model_construct(name="flights"),
             timedelta(seconds=10),

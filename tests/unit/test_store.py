@@ -33,6 +33,7 @@ from drift_monitor.core.types import (
     Window,
 )
 from drift_monitor.service import database
+from drift_monitor.service.database import MIGRATIONS
 from drift_monitor.service.store import FILE, HISTOGRAMS, Store, read_lock
 
 DAY = timedelta(days=1)
@@ -697,7 +698,7 @@ def test_a_database_of_something_else_is_refused(state: Path) -> None:
 def test_a_newer_database_is_refused(filled: Path) -> None:
     with closing(sqlite3.connect(filled)) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreError, match="version 99, and this drift-monitor knows versions up to 1"):
+    with pytest.raises(StoreError, match="version 99, and this drift-monitor knows versions up to 2"):
         Store.open(filled.parent)
 
 
@@ -725,15 +726,15 @@ def test_an_older_database_is_brought_up_to_date_or_left_alone(
             return later.get(self.name) or files("drift_monitor.service").joinpath(self.name).read_text(encoding)
 
     monkeypatch.setattr(database, "files", lambda package: Scripts())
-    monkeypatch.setattr(database, "MIGRATIONS", ("schema.sql", "good.sql", "bad.sql"))
+    monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, "good.sql", "bad.sql"))
     with pytest.raises(sqlite3.OperationalError, match="nowhere"):
         Store.open(filled.parent)
     with closing(sqlite3.connect(filled)) as plain:
-        assert plain.execute("PRAGMA user_version").fetchone() == (2,)
+        assert plain.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
         assert plain.execute("SELECT name FROM sqlite_schema WHERE name IN ('added', 'half')").fetchall() == [
             ("added",)
         ]
-    monkeypatch.setattr(database, "MIGRATIONS", ("schema.sql", "good.sql"))
+    monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, "good.sql"))
     store = Store.open(filled.parent)
     assert len(store.results("m", 99)) == 20
     store.close()
