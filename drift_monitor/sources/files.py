@@ -84,18 +84,32 @@ def open_files(config: FilesSource, kinds: Mapping[str, Kind]) -> Files:
 class Files:
     """Source over files; it lists them once, when it is opened."""
 
-    def __init__(self, config: FilesSource, kinds: Mapping[str, Kind]) -> None:
+    def __init__(
+        self, config: FilesSource, kinds: Mapping[str, Kind], sizes: Mapping[str, int] | None = None
+    ) -> None:
         self._config = config
         self._kinds = dict(kinds)
         if config.timestamp is not None:
             self._kinds[config.timestamp] = "datetime"
         self._schemas: dict[str, pa.Schema] = {}
-        self._files = {path: self._split(path) for path in find_files(config.path)}
+        if sizes is None:
+            self._files = {path: self._split(path) for path in find_files(config.path)}
+        else:
+            self._files = {path: replace(self._split(path), size=size) for path, size in sizes.items()}
 
     @property
     def paths(self) -> list[str]:
         """The files, in order."""
         return list(self._files)
+
+    def only(self, sizes: Mapping[str, int]) -> Files:
+        """The same source with just these files, of which text is read up to so many bytes."""
+        return Files(self._config, self._kinds, sizes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Path -> bytes that are read."""
+        return {path: file.size for path, file in self._files.items()}
 
     @property
     def formats(self) -> dict[str, Format]:
