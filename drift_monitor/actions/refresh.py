@@ -1,19 +1,17 @@
-"""A new version of the training set, with labelled live rows in it: the request, its result, and the process for it.
+"""A new training set with labelled live rows in it, and the count of those: requests, results, and the process.
 
-The work reads the training file and weeks of live rows, so the daemon sends a request to a child process and waits.
+The work reads the training file and weeks of live rows, so the daemon sends a request to a child and waits.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from drift_monitor.actions.process import run_process
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Finite, Value, Window
@@ -67,6 +65,44 @@ class RefreshResult(Value):
     labelled: Finite
     left_out: tuple[str, ...] = ()
 
+    @property
+    def train_rows(self) -> int:
+        """Rows of the part that a model is trained on."""
+        return self.rows[TRAIN]
+
+
+class LabelsRequest(Value):
+    """What a count of labels needs; travels to the child as JSON.
+
+    Attributes:
+        name: of the monitor.
+        monitor: its configuration; `columns.label` is counted.
+        state: the state folder.
+        window: the stretch of event time; None for the whole source.
+    """
+
+    name: str
+    monitor: Monitor
+    state: Path
+    window: Window | None
+
+
+class LabelsResult(Value):
+    """How many rows of a window have a label.
+
+    Attributes:
+        rows: of the window.
+        labelled: rows whose label is neither null nor NaN.
+    """
+
+    rows: int
+    labelled: int
+
+    @property
+    def share(self) -> float:
+        """Of the rows with a label; 0 where there are no rows."""
+        return self.labelled / self.rows if self.rows else 0.0
+
 
 def run_refresh(
     request: RefreshRequest, deadline: timedelta, *, command: Sequence[str] = COMMAND
@@ -79,23 +115,36 @@ def run_refresh(
         command: how to start the child.
 
     Raises:
-        RefreshError: the child failed or was too slow; the message has its last line.
+        ProcessError: the child failed or was too slow; the message has its last line.
     """
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    output = run_process(
+        command,
+        request,
+        deadline,
+        doing=f"the training set of {request.name}",
+        advice=f"raise monitors.{request.name}.retrain.deadline or shorten refresh.live",
     )
-    try:
-        output, errors = child.communicate(request.model_dump_json().encode(), timeout=deadline.total_seconds())
-    except subprocess.TimeoutExpired:
-        raise RefreshError(
-            f"the training set of {request.name} was not done after {deadline.total_seconds():g} s and was given "
-            f"up: raise monitors.{request.name}.retrain.deadline or shorten refresh.live"
-        ) from None
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-    if child.returncode:
-        lines = errors.decode(errors="replace").strip().splitlines() or [f"it ended with code {child.returncode}"]
-        raise RefreshError(f"the training set of {request.name} failed: {lines[-1]}")
     return RefreshResult.model_validate_json(output)
+
+
+def run_labels(
+    request: LabelsRequest, deadline: timedelta, *, command: Sequence[str] = (*COMMAND, "labels")
+) -> LabelsResult:
+    """Count the labels of a window in a child process.
+
+    Args:
+        request: what to count.
+        deadline: after this the child is killed.
+        command: how to start the child.
+
+    Raises:
+        ProcessError: the child failed or was too slow; the message has its last line.
+    """
+    output = run_process(
+        command,
+        request,
+        deadline,
+        doing=f"the count of labels of {request.name}",
+        advice=f"raise monitors.{request.name}.retrain.deadline",
+    )
+    return LabelsResult.model_validate_json(output)
