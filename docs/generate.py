@@ -96,7 +96,8 @@ def _type(prop: dict[str, Any], schema: dict[str, Any]) -> str:
             target = reference.rpartition("/")[2]
             found = schema["$defs"][target]
             words = _choices(found["enum"]) if "enum" in found else f"[{target}](#{target.lower()})"
-        case {"anyOf": list(choices)}:
+            words = words if found else "any value"
+        case {"anyOf": list(choices)} | {"oneOf": list(choices)}:
             words = " or ".join(_type(p, schema) for p in choices if p.get("type") != "null")
         case {"const": value}:
             words = f"`{value}`"

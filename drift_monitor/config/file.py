@@ -14,6 +14,7 @@ from drift_monitor.config import sentences
 from drift_monitor.config.document import MAX_BYTES, Document, Node, compose, decode
 from drift_monitor.config.models import Config, FilesSource
 from drift_monitor.config.problem import Location, Problem
+from drift_monitor.config.receivers import RECEIVER_TYPES, misplaced
 from drift_monitor.core.errors import ConfigError
 
 _MOST = 100  # problems that are listed
@@ -65,7 +66,7 @@ def examine(text: str, path: Path) -> tuple[Config | None, Document | None, list
     try:
         config = Config.model_validate_json(json.dumps(document.root.data()))
     except ValidationError as error:
-        found += sentences.problems(error, document)
+        found += sentences.problems(error, document, ignore=("unknown_receiver", "misplaced_receiver"))
     found += _unknown_receivers(document)
     if config is not None and not found:
         try:
@@ -104,7 +105,7 @@ def try_read(path: Path) -> str | Problem:
 def _unknown_receivers(document: Document) -> list[Problem]:
     """What `Config` also refuses, but here for every item, with its place, whatever else is wrong."""
     sections = document.root.mapping
-    known = list(sections["receivers"].mapping) if "receivers" in sections else []
+    receivers = sections["receivers"].mapping if "receivers" in sections else {}
     found = []
     for name, monitor in (sections["monitors"].mapping if "monitors" in sections else {}).items():
         notify, retrain = monitor.mapping.get("notify"), monitor.mapping.get("retrain")
@@ -114,9 +115,17 @@ def _unknown_receivers(document: Document) -> list[Problem]:
         if retrain is not None and "receiver" in retrain.mapping:
             asked.append((("retrain", "receiver"), retrain.mapping["receiver"]))
         for place, item in asked:
-            if isinstance(item.value, str) and not item.refused and item.value not in known:
-                location = ("monitors", name, *place)
-                found.append(document.problem(location, sentences.unknown("receiver", item.value, known)))
+            location = ("monitors", name, *place)
+            if not isinstance(item.value, str) or item.refused:
+                continue
+            if item.value not in receivers:
+                found.append(
+                    document.problem(location, sentences.unknown("receiver", item.value, list(receivers)))
+                )
+            elif (kind := receivers[item.value].mapping.get("type")) is not None and kind.text in RECEIVER_TYPES:
+                setting = "notify" if place[0] == "notify" else "retrain.receiver"
+                if why := misplaced(setting, kind.text):
+                    found.append(document.problem(location, why))
     return found
 
 

@@ -15,6 +15,7 @@ from apscheduler.triggers.cron import CronTrigger
 from pydantic import AfterValidator, Field, HttpUrl, model_validator
 from pydantic_core import PydanticCustomError
 
+from drift_monitor.config.receivers import Receiver, misplaced
 from drift_monitor.core.policy import (
     Alarm,
     Delay,
@@ -133,30 +134,6 @@ class Metrics(Model):
     features: Literal["all", "drifted", "top_k", "none"] = "all"
     top_k: Annotated[int, Field(ge=1)] = 20
     max_series: Annotated[int, Field(ge=0, description="budget for per-feature series of all monitors")] = 10_000
-
-
-class WebhookReceiver(Model):
-    """Signed CloudEvents over HTTP (Standard Webhooks).
-
-    Attributes:
-        type: `webhook`.
-        url: where messages are posted.
-    """
-
-    type: Literal["webhook"]
-    url: HttpUrl
-    secret_file: Annotated[Path, Field(description="one `whsec_...` secret a line; all sign while a key rotates")]
-    timeout: Annotated[Duration, Field(description="total deadline of one attempt")] = timedelta(seconds=15)
-    allow_hosts: Annotated[
-        tuple[str, ...],
-        Field(description="hosts that may be reached; the url's own host when empty"),
-    ] = ()
-    allow_private: Annotated[
-        bool, Field(description="allow loopback and private addresses; cloud metadata stays blocked")
-    ] = True
-
-
-Receiver = WebhookReceiver
 
 
 class ModelInfo(Model):
@@ -437,6 +414,18 @@ class Monitor(Model):
     notify: Annotated[tuple[str, ...], Field(description="receivers that hear of this monitor")] = ()
     enabled: bool = True
 
+    @model_validator(mode="after")
+    def _labels_can_be_counted(self) -> Self:
+        retrain = self.retrain
+        if retrain is not None and retrain.mode != "notify" and retrain.labels > 0 and self.columns.label is None:
+            raise ValueError(
+                "retrain needs to know whether live rows have labels: name columns.label, or set retrain.labels "
+                "to 0 if the pipeline takes its labels from elsewhere"
+            )
+        if self.refresh.enabled and None in {self.columns.id, self.columns.label}:
+            raise ValueError("refresh needs columns.id and columns.label")
+        return self
+
 
 class Config(Model):
     """A whole configuration file. Relative paths are relative to the file.
@@ -470,4 +459,7 @@ class Config(Model):
                     known = ", ".join(self.receivers) or "none are configured"
                     message = f"monitors.{name}.{setting}: unknown receiver {receiver!r} (known: {known})"
                     raise PydanticCustomError("unknown_receiver", "{message}", {"message": message})
+                if why := misplaced(setting, self.receivers[receiver].type):
+                    message = f"monitors.{name}.{setting}: receiver {receiver!r}: {why}"
+                    raise PydanticCustomError("misplaced_receiver", "{message}", {"message": message})
         return self

@@ -9,17 +9,19 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from drift_monitor.config.describe import format_size
 from drift_monitor.config.document import Document
 from drift_monitor.config.models import LISTEN_PATTERN, NAME_PATTERN, Config
 from drift_monitor.config.problem import Problem, dotted, printable
+from drift_monitor.config.receivers import USERNAME_PATTERN
 
 _PATTERNS = {
     NAME_PATTERN: "a name has 1 to 63 letters, digits, `_`, `.` or `-` and begins with a letter or digit",
     LISTEN_PATTERN: "an address is host:port, such as 127.0.0.1:9877",
+    USERNAME_PATTERN: "a user name has no `:`, which would end it (RFC 7617)",
 }
 _TYPES = {
     "int_type": "must be a whole number",
@@ -75,25 +77,48 @@ def unknown(noun: str, name: str, known: Sequence[str]) -> str:
     return f"unknown {noun} (known: {shown})" if known else f"unknown {noun} (there are none)"
 
 
-def problems(error: ValidationError, document: Document) -> list[Problem]:
-    """All that a validation found, in the order of the file, without what is known already."""
-    found = []
-    for detail in error.errors(include_url=False, include_input=False):
-        location = detail["loc"]
-        if detail["type"] == "unknown_receiver" or document.is_refused(location):
-            continue
-        found.append(_problem(detail, document))
+def problems(
+    error: ValidationError, document: Document, *, model: type[BaseModel] = Config, ignore: Sequence[str] = ()
+) -> list[Problem]:
+    """All that a validation found, in the order of the file, without what is known already.
+
+    Args:
+        error: of a validation of the document.
+        document: the file.
+        model: what it was validated as.
+        ignore: pydantic's names of errors that are reported elsewhere.
+    """
+    return [
+        _problem(detail, document, model)
+        for detail in error.errors(include_url=False, include_input=False)
+        if detail["type"] not in ignore and not document.is_refused(_untagged(detail["loc"], document))
+    ]
+
+
+def _untagged(location: Sequence[str | int], document: Document) -> list[str | int]:
+    """A location without the tags of unions, which pydantic puts in and no file has."""
+    found: list[str | int] = []
+    tagged: list[str | int] | None = None  # the section whose tag was just left out
+    for step in location:
+        kind = document.find(found)[0].mapping.get("type")
+        if kind is not None and kind.value == step and found != tagged:
+            tagged = list(found)
+        else:
+            found.append(step)
     return found
 
 
-def _problem(detail: ErrorDetails, document: Document) -> Problem:
-    kind, location = detail["type"], list(detail["loc"])
+def _problem(detail: ErrorDetails, document: Document, model: type[BaseModel]) -> Problem:
+    kind, location = detail["type"], _untagged(detail["loc"], document)
     if location and location[-1] == "[key]":
         location.pop()
         return document.problem(location, _sentence(detail, str(location[-1])), key=True)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        location.append("type")
+        kind = "literal_error" if kind == "union_tag_invalid" else "missing"
     node = document.find(location)[0]
     if kind == "extra_forbidden":
-        return document.problem(location, _unknown_key(location), key=True)
+        return document.problem(location, _unknown_key(location, detail["loc"][:-1], model), key=True)
     if kind == "missing":
         return document.problem(location, "is required but missing", key=True)
     if node.value is None and (kind in _TYPES or kind in _WRITERS):
@@ -113,7 +138,7 @@ def _sentence(detail: ErrorDetails, value: object) -> str:
 
 
 def _choice(context: dict[str, Any], value: object) -> str:
-    choices = re.findall(r"'([^']*)'", context["expected"])
+    choices = re.findall(r"'([^']*)'", context.get("expected") or context["expected_tags"])
     close = closest(value, choices) if isinstance(value, str) else None
     if len(choices) == 1:
         return f"must be {choices[0]}"
@@ -136,6 +161,7 @@ _WRITERS: dict[str, Callable[[dict[str, Any], object], str]] = {
         context["pattern"], f"must match the pattern {context['pattern']}"
     ),
     "literal_error": _choice,
+    "union_tag_invalid": _choice,
     "bool_type": _boolean,
     "string_type": _text,
 }
@@ -149,30 +175,35 @@ def _limit(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _unknown_key(location: list[str | int]) -> str:
-    name, known = str(location[-1]), known_keys(location[:-1])
-    homes = [key for key in known if name in known_keys([*location[:-1], key])]
+def _unknown_key(location: list[str | int], section: Sequence[str | int], model: type[BaseModel]) -> str:
+    """Say that a key is unknown; `section` is where it stands, in pydantic's words."""
+    name, known = str(location[-1]), _known_keys(section, model)
+    homes = [key for key in known if name in _known_keys([*section, key], model)]
     if homes and name not in known:
         return f"unknown key here: it belongs in `{dotted([*location[:-1], homes[0]])}`"
     return unknown("key", name, known)
 
 
-def known_keys(location: Sequence[str | int]) -> list[str]:
+def _known_keys(location: Sequence[str | int], model: type[BaseModel]) -> list[str]:
     """The keys that the section at a location may have; none where any name goes."""
-    schema = _schema()
+    schema = _schema(model)
     nodes = [schema]
     for step in location:
-        nodes = [child for node in nodes for child in _children(node, step, schema)]
+        tagged = [node for node in nodes if node.get("properties", {}).get("type", {}).get("const") == step]
+        if len(nodes) > 1 and tagged:  # the tag of a union, which pydantic puts in
+            nodes = tagged
+        else:
+            nodes = [child for node in nodes for child in _children(node, step, schema)]
     return [key for node in nodes for key in node.get("properties", {})]
 
 
 @cache
-def _schema() -> dict[str, Any]:
-    return Config.model_json_schema()
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _children(node: dict[str, Any], step: str | int, schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a step leads to; a step that leads nowhere (the tag of a union) stays where it is."""
+    """What a step leads to; one that leads nowhere stays where it is."""
     if isinstance(step, int):
         found = [node["items"]] if isinstance(node.get("items"), dict) else []
     elif step in node.get("properties", {}):

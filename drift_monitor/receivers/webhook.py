@@ -11,16 +11,17 @@ from datetime import datetime
 from pathlib import Path
 
 from drift_monitor import __version__
-from drift_monitor.config.models import WebhookReceiver
+from drift_monitor.config.receivers import WebhookReceiver
 from drift_monitor.core.cloudevents import CONTENT_TYPE
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.receivers.http import Target, connect, post, require_success
+from drift_monitor.receivers.outcome import Outcome, Tell, nobody
 
 _PREFIX = "whsec_"
 _FORMAT = f"expected `{_PREFIX}` and the base64 of 24 to 64 random bytes"
 
 
-def send(receiver: WebhookReceiver, event_id: str, body: bytes, now: datetime) -> None:
+def send(receiver: WebhookReceiver, event_id: str, body: bytes, now: datetime, tell: Tell = nobody) -> Outcome:
     """Sign an event and post it once.
 
     Args:
@@ -28,6 +29,7 @@ def send(receiver: WebhookReceiver, event_id: str, body: bytes, now: datetime) -
         event_id: the same over all attempts.
         body: the event as it was rendered; signed and sent byte for byte.
         now: the wall clock; part of the signature.
+        tell: is told of the request and the answer.
 
     Raises:
         DeliveryError: the answer was not 2xx, none came in time, or the configuration cannot work.
@@ -41,7 +43,11 @@ def send(receiver: WebhookReceiver, event_id: str, body: bytes, now: datetime) -
         "webhook-signature": sign(read_secrets(receiver.secret_file), event_id, timestamp, body),
     }
     target = _target(receiver)
-    require_success(target, post(target, body, headers), now)
+    tell(f"POST {target}{'' if target.path == '/' else '/...'}")  # a path may hold a secret
+    answer = post(target, body, headers)
+    tell(f"  {answer}")
+    require_success(target, answer, now)
+    return Outcome("delivered")
 
 
 def probe(receiver: WebhookReceiver) -> str | None:

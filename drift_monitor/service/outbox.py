@@ -24,7 +24,7 @@ JITTER = 0.1  # a wait grows by up to this share, so that receivers which failed
 _LOOK = 60.0  # seconds; wait no longer without a look at the wall clock, which may have been set
 _STORE_PAUSE = 5.0  # seconds until a store that failed is tried again
 
-Send = Callable[[Receiver, str, bytes, datetime], None]
+Send = Callable[[Receiver, str, bytes, datetime], object]  # what became of it, for the log
 
 
 def wall_clock() -> datetime:
@@ -160,19 +160,19 @@ class Outbox:
         return min(max((due - self._clock()).total_seconds(), 0.01), _LOOK)
 
     def _attempt(self, receiver: Receiver, delivery: Delivery) -> None:
-        failure: DeliveryError | None = None
+        outcome: object
         began = time.monotonic()
         try:
-            self._send(receiver, delivery.event_id, delivery.body, self._clock())
+            outcome = self._send(receiver, delivery.event_id, delivery.body, self._clock())
         except DeliveryError as error:
-            failure = error
+            outcome = error
         except Exception as error:  # whatever a receiver's code does, its messages stay and the others go on
             log.exception("receiver %s: an attempt broke off", delivery.receiver)
-            failure = DeliveryError(f"internal error: {type(error).__name__}: {error}", "internal")
+            outcome = DeliveryError(f"internal error: {type(error).__name__}: {error}", "internal")
         seconds = time.monotonic() - began
         while True:
             try:
-                self._settle(delivery, failure, seconds)
+                self._settle(delivery, outcome, seconds)
             except StoreError as error:
                 # Not sent again meanwhile: the outcome is known, it only cannot be written down.
                 log.error("receiver %s: an outcome cannot be stored: %s", delivery.receiver, error)  # noqa: TRY400
@@ -181,12 +181,14 @@ class Outbox:
             else:
                 return
 
-    def _settle(self, delivery: Delivery, failure: DeliveryError | None, seconds: float) -> None:
+    def _settle(self, delivery: Delivery, outcome: object, seconds: float) -> None:
         now = self._clock()
-        if failure is None:
+        if not isinstance(outcome, DeliveryError):
             self._store.delivered(delivery.id, now, seconds)
-            log.info("receiver %s took %s %s", delivery.receiver, delivery.type, delivery.event_id)
+            said = outcome or "delivered"
+            log.info("receiver %s: %s %s: %s", delivery.receiver, delivery.type, delivery.event_id, said)
             return
+        failure = outcome
         wait = wait_after(delivery.attempts + 1, self._retries, failure.retry_after, self._rng)
         if failure.reason == "gone":
             error = f"{failure}; it is disabled until `drift-monitor outbox retry`"

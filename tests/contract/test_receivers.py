@@ -26,7 +26,7 @@ from pydantic import HttpUrl
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from drift_monitor import __version__
-from drift_monitor.config.models import WebhookReceiver
+from drift_monitor.config.receivers import WebhookReceiver
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.core.types import Message

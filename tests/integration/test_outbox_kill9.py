@@ -33,7 +33,7 @@ CHILD = """
 import json, sys, time, uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from drift_monitor.config.models import WebhookReceiver
+from drift_monitor.config.receivers import WebhookReceiver
 from drift_monitor.core.types import CheckResult, Episode, Message, Window
 from drift_monitor.receivers import send
 from drift_monitor.service.outbox import Outbox, wall_clock

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import HttpUrl
 
-from drift_monitor.config.models import Receiver, WebhookReceiver
+from drift_monitor.config.receivers import Receiver, WebhookReceiver
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.core.types import CheckResult, Message, Outcome, Window
 from drift_monitor.service.outbox import JITTER, LONGEST, RETRIES, Outbox, wait_after, wall_clock
