@@ -311,7 +311,7 @@ class Refresh(Model):
         span: event time that a sliding set covers, counted back from its newest row.
         max_rows: of the new set; the cap thins by a hash of the id, so the same rows stay.
         by: columns whose values make the groups.
-        parts: shares of the split; a row always falls in the same part.
+        parts: shares of the split, one of them `train`; a row always falls in the same part.
         live: stretch of live event time that is taken in, counted back from the window's end.
         seed: of the split and the thinning.
     """
@@ -329,6 +329,8 @@ class Refresh(Model):
     def _complete(self) -> Self:
         if abs(sum(self.parts.values()) - 1) > 1e-9:
             raise ValueError(f"the parts must sum to 1, got {sum(self.parts.values()):g}")
+        if "train" not in self.parts:
+            raise ValueError(f"one of the parts must be called train, got {', '.join(self.parts)}")
         if (self.policy == "sliding") != (self.span is not None):
             raise ValueError("`span` goes with `policy: sliding`, and is needed there, such as span: 90d")
         if self.policy == "stratified" and not (self.by and self.max_rows):
