@@ -125,7 +125,7 @@ def domain_auc(reference: Floats, current: Floats, *, seed: int) -> float:
         >>> domain_auc(reference, current, seed=0) > 0.99
         True
     """
-    with _one_thread():
+    with one_thread():
         fitted = _fit(reference, current, seed)
         return 0.5 if fitted is None else fitted.auc()
 
@@ -160,7 +160,7 @@ def importances(
             f"names and columns should be as many, but there are {len(names)} and {reference.shape[1]}"
         )
     falls = dict.fromkeys(names, 0.0)
-    with _one_thread():
+    with one_thread():
         fitted = _fit(reference, current, seed)
         if fitted is None:
             return falls
@@ -424,7 +424,7 @@ def _thinned(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread of OpenMP: the fits are small, and several checks that run side by side would spin."""
     import sklearn.ensemble  # noqa: F401, PLC0415 - loads the library whose threads are limited
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # noqa: PLC0415 - with sklearn
