@@ -20,6 +20,7 @@ from drift_monitor.cli.explain_run import explain
 from drift_monitor.cli.options import BAD_CONFIG, ERROR, INTERRUPTED, OK, USAGE, examples
 from drift_monitor.cli.outbox import outbox
 from drift_monitor.cli.reference import reference
+from drift_monitor.cli.refresh import refresh
 from drift_monitor.cli.report import report
 from drift_monitor.cli.retrainings import approve, reject, retrain, retrainings
 from drift_monitor.cli.run import run
@@ -70,6 +71,7 @@ for _each in (
     backtest,
     run,
     report,
+    refresh,
     retrainings,
     approve,
     reject,
