@@ -16,8 +16,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from drift_monitor.config.models import Config
+from drift_monitor.core.retraining import Retraining, State, Weights
 from drift_monitor.core.types import (
     CheckResult,
+    Comparison,
     Episode,
     FailureReason,
     FeatureResult,
@@ -35,7 +37,7 @@ END = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOSTILE = ["a\nb", "a\ud800b", 'quote" back\\slash', "</script>", "a\x00b", "x" * 500, "é 漢字", ""]
 
 
-def config(*names, **sections):
+def config(*names, retrain=None, **sections):
     monitors = {
         name: {
             "reference": "r",
@@ -43,6 +45,7 @@ def config(*names, **sections):
             "schedule": {"every": "1h"},
             "model": {"name": "delay", "version": "3", "owner": "ops\nml"},
             "notify": ["hook"],
+            "retrain": retrain,
         }
         for name in names
     }
@@ -115,9 +118,33 @@ def judged():
         promise_basis="extrapolated",
         false_alerts_per_month=0.5,
         seconds={"source": 1.5, "judge": 0.5},
+        previous=Comparison(reference=None, verdict=Outcome.OK, reason="r", score=0.4, threshold=0.9),
     )
     episode = Episode(
-        id="e", monitor="m", lane="drift", opened=END, updated=END, reminded=END, worst=2, features=("age",)
+        id="e",
+        monitor="m",
+        lane="drift",
+        opened=END,
+        updated=END,
+        reminded=END,
+        worst=2,
+        features=("age",),
+        held={"rows": "too few"},
+    )
+    retraining = Retraining(
+        id="ab",
+        monitor="m",
+        episode="e",
+        opened=END,
+        window=drift.window,
+        reason="r",
+        receiver="hook",
+        mode="propose",
+        state=State.WITHHELD,
+        created=NOW,
+        changed=NOW,
+        labelled=0.25,
+        weights=Weights(path="w", rows=9, sha256="s", effective_sample_size=4.5, adopt=True, why="y"),
     )
     found = snapshot(
         latest={"m": drift},
@@ -141,10 +168,11 @@ def judged():
             ("removed", "dead"): (2, NOW),
         },
         last_delivery={"hook": NOW},
+        retrainings={"m": retraining},
     )
     return view(
         found,
-        config("m"),
+        config("m", retrain={"receiver": "hook", "labels": 0}),
         next_runs={"m": END + timedelta(hours=1)},
         due={"m": 3},
         running={"m": 1},
@@ -320,6 +348,18 @@ def test_the_longest_interval(schedule, seconds):
     [monitor] = config("m").model_copy(deep=True).monitors.values()
     schedule = type(monitor.schedule).model_validate(schedule, strict=False)
     assert longest_interval(schedule).total_seconds() == seconds
+
+
+def test_the_loop_is_seen(judged):
+    found = samples(scrape(judged))
+    assert value(found, "retraining_state", monitor="m", state="withheld") == 1
+    assert value(found, "retraining_state", monitor="m", state="proposed") == 0
+    assert value(found, "retraining_held", monitor="m", guard_rail="rows") == 1
+    assert value(found, "retraining_held", monitor="m", guard_rail="quality") == 0
+    assert value(found, "training_weights_effective_rows", monitor="m") == 4.5
+    assert value(found, "live_labelled_ratio", monitor="m") == 0.25
+    assert value(found, "previous_reference_drift_score", monitor="m") == 0.4
+    assert value(found, "retrainings_total", monitor="m", state="failed") == 0
 
 
 def test_every_sample_is_in_the_catalogue_and_every_metric_is_used(judged):

@@ -121,9 +121,7 @@ class Rig:
         if verdict is Outcome.BROKEN:
             quality = (QualityResult(check="null_rate", feature="x", failed=True, message="nulls"),)
         defaults = {"rows": 5000, "score": 2.0, "threshold": 1.0, "promise": "p", "quality": quality}
-        result = CheckResult(
-            monitor="m", window=window, verdict=verdict, reason="x moved", **(defaults | values)
-        )
+        result = CheckResult(monitor="m", window=window, verdict=verdict, reason="x moved", **(defaults | values))
         self.runs.done(run, result)
 
     def step(self):
@@ -504,7 +502,8 @@ def test_mlflow_tells_what_is_trained_and_what_is_live(api):
         body, headers = signed(event)
         return api.ask("POST", path, body, **headers)
 
-    assert "belongs to no retraining" in tell(created("7", tags={"drift_monitor.retraining": "ffff"}))[1]["ignored"]
+    foreign = created("7", tags={"drift_monitor.retraining": "ffff"})
+    assert "belongs to no retraining" in tell(foreign)[1]["ignored"]
     assert tell(created("7"))[1]["state"] == "trained"
     assert "of no retraining that waits" in tell(alias("6"))[1]["ignored"]
     assert "only new versions" in tell(alias("7", "challenger"))[1]["ignored"]

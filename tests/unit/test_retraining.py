@@ -79,13 +79,16 @@ def test_the_usual_course():
 @pytest.mark.parametrize("event", Event)
 def test_an_event_leads_where_the_table_says_or_changes_nothing(state, event):
     before = one(state)
+    told = {"model_version": "2" if event in {"succeeded", "live"} else None}
+    never_asked = before.requested is None and state in {State.FAILED, State.EXPIRED}
+    if event in NEXT[state] and not never_asked:
+        assert advance(before, event, NOW + DAY, **told).state is NEXT[state][event]
+        return
     try:
-        after = advance(before, event, NOW + DAY, model_version="2" if event in {"succeeded", "live"} else None)
-    except RetrainingError as error:
-        assert state.value in str(error)
-        assert event not in NEXT[state] or before.requested is None
-    else:
-        assert after is before or after.state is NEXT[state][event]
+        after = advance(before, event, NOW + DAY, **told)
+    except RetrainingError:
+        after = before
+    assert after is before
 
 
 def test_what_is_reported_twice_changes_nothing():
