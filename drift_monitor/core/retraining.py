@@ -78,6 +78,7 @@ NEXT: Final[Mapping[State, Mapping[Event, State]]] = {
     State.WITHHELD: {Event.RESUME: State.PREPARING},
     State.PROPOSED: {
         Event.APPROVE: State.APPROVED,
+        Event.RESUME: State.PREPARING,  # approved, but there are newer rows than what was prepared has seen
         Event.REJECT: State.REJECTED,
         Event.LAPSE: State.EXPIRED,
     },
@@ -148,7 +149,7 @@ class Retraining(Value):
         mode: `propose`, `auto` or `by hand`.
         created, changed: the daemon's clock.
         requested: when the pipeline's message was put into the outbox; None when it never was.
-        decided_by: who approved or rejected it.
+        decided_by: who approved or rejected it; of one that is preparing, who has approved it already.
         labelled: share of the live rows that have a label; None when it was not counted.
         training: the refreshed training set.
         model_version: of the new model, as the pipeline or the registry told.

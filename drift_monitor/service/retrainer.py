@@ -81,9 +81,22 @@ class Retrainer:
         monitor = self._monitor(known)
         if monitor is None:
             raise RetrainingError(f"monitor {known.monitor!r} has no `retrain` section any more")
+        if event is Event.APPROVE and known.state is State.PROPOSED:
+            event, newer = self._with_the_newest_rows(known, monitor)
+            news |= newer
         after = ledger.move(known.id, event, datetime.now(UTC), self._say(monitor), **news)
         self._kick()
         return after
+
+    def _with_the_newest_rows(self, proposed: Retraining, monitor: Monitor) -> tuple[Event, dict[str, object]]:
+        """How an approval goes on: what was made for a proposal that waited is made anew, then it is sent."""
+        judged = self._store.snapshot().latest_judged.get(proposed.monitor)
+        made = monitor.refresh.enabled or monitor.reweight.enabled
+        if not made or judged is None or judged.window.end <= proposed.window.end:
+            return Event.APPROVE, {}
+        if why := self._store.retrainings.broken(proposed.monitor):
+            raise RetrainingError(f"retraining {proposed.id[:8]} cannot be approved: {why}")
+        return Event.RESUME, {"window": judged.window}
 
     def begin(self, monitor: str, by: str) -> Retraining:
         """Ask for a retraining by hand, whatever the guard rails say but for two: broken data, and one at a time.
@@ -200,7 +213,7 @@ class Retrainer:
         if why:
             note = "; ".join([why, *made.notes])
             self.move(retraining.id, Event.WITHHOLD, **made.news() | {"note": note})
-        elif retraining.mode == "propose":
+        elif retraining.mode == "propose" and not retraining.decided_by:
             self.move(retraining.id, Event.PREPARED, **made.news())
         else:
             by = retraining.decided_by or "the configuration (mode: auto)"

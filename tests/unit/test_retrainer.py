@@ -305,6 +305,31 @@ def test_a_proposal_is_not_approved_on_broken_data(rig):
     assert loop.newest.state is State.PROPOSED
 
 
+def test_an_approval_that_came_late_is_prepared_anew_with_the_newest_rows(rig):
+    loop = rig()
+    loop.window()
+    loop.step()
+    loop.window()
+    assert loop.move(loop.newest.id, Event.APPROVE, decided_by="ada").state is State.PREPARING
+    assert loop.types("pipeline") == []
+    loop.step()
+    assert (loop.newest.state, loop.newest.window.end) == (State.APPROVED, T0 + 2 * HOUR)
+    assert loop.newest.decided_by == "ada"
+    assert loop.types("pipeline") == ["retraining.requested"]
+
+
+def test_a_late_approval_may_still_be_withheld(rig):
+    loop = rig()
+    loop.window()
+    loop.step()
+    loop.window()
+    loop.move(loop.newest.id, Event.APPROVE, decided_by="ada")
+    loop.labelled = 0.0
+    loop.step()
+    assert loop.newest.state is State.WITHHELD
+    assert loop.types("pipeline") == []
+
+
 def test_a_drift_that_ends_takes_its_proposal_along(rig):
     loop = rig()
     loop.window()
