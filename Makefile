@@ -24,7 +24,7 @@ demo: setup  ## flights of 2013 through the real daemon; ARGS=--exit ends by its
 	$(BIN)/drift-monitor demo $(ARGS)
 
 test: setup  ## the whole test suite; ARGS="-k name" picks
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: setup  ## ruff, and mypy in strict mode
 	$(BIN)/ruff check
