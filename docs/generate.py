@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from drift_monitor.cli import command
 from drift_monitor.config.describe import SIZE_PATTERN, definition, descriptions, json_schema, sections
 from drift_monitor.config.models import Config
+from drift_monitor.core.retraining import NEXT, Event
 from drift_monitor.core.types import CheckResult
 
 DOCS = Path(__file__).parent
@@ -69,6 +70,16 @@ def commands() -> str:
         terminal_width=100,
     )
     return "\n\n".join(_help(command, context))
+
+
+def states() -> str:
+    """What may follow what: a row for each state of a retraining, a column for each event."""
+    events = [event for event in Event if any(event in row for row in NEXT.values())]
+    rows = ["| | " + " | ".join(event.value for event in events) + " |", "| --- " * (len(events) + 1) + "|"]
+    for state, row in NEXT.items():
+        cells = [f"*{row[event].value}*" if event in row else "" for event in events]
+        rows.append(f"| **{state.value}** | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
 
 
 def _help(each: click.Command, context: click.Context) -> list[str]:
@@ -139,6 +150,7 @@ GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "configuration.md": ("sections", configuration),
     "json.md": ("fields", result_fields),
     "cli.md": ("commands", commands),
+    "retraining.md": ("states", states),
 }
 
 
