@@ -7,7 +7,7 @@ escaped by whoever writes them (`render`, `render_text`).
     ${data.summary}                 a value of the event; a missing one is an error
     ${data.training.url?}           ... or nothing: a key or an item that is nothing is left out
     ${data.episode.closed or now}   the second where the first is missing or null
-    ${data.summary|cut 900}         through a filter, or several
+    ${data.summary|cut 900}         through a filter, or several; nothing passes all of them
     $${                             the characters ${
 """
 
@@ -82,7 +82,7 @@ class Placeholder:
             if found is NOTHING:
                 where = " or ".join(".".join(path) for path in self.paths)
                 raise PlaceholderError(f"there is no {where}: write `{where}?` if that is no mistake")
-        for name, arguments in self.filters:
+        for name, arguments in self.filters if found is not NOTHING else ():
             try:
                 found = _FILTERS[name].apply(found, arguments)
             except ValueError as error:
@@ -252,12 +252,10 @@ class _Filter:
 
 
 def _cut(value: object, arguments: tuple[str, ...]) -> object:
-    return value if value is NOTHING else as_text(value)[: int(arguments[0])]
+    return as_text(value)[: int(arguments[0])]
 
 
 def _pairs(value: object, arguments: tuple[str, ...]) -> object:
-    if value is NOTHING:
-        return value
     if not isinstance(value, Mapping):
         raise PlaceholderError(f"`pairs` takes a mapping, got {type(value).__name__}")
     name, content = arguments
@@ -265,8 +263,6 @@ def _pairs(value: object, arguments: tuple[str, ...]) -> object:
 
 
 def _map(value: object, arguments: tuple[str, ...]) -> object:
-    if value is NOTHING:
-        return value
     for argument in arguments:
         pattern, _, meaning = argument.partition("=")
         if fnmatchcase(as_text(value), pattern):

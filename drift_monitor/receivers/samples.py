@@ -79,10 +79,11 @@ def samples(now: datetime) -> Iterator[dict[str, Any]]:
         for reason, closed in (("opened", None), ("escalated", None), ("reminded", None), ("resolved", now)):
             data = _about("a summary", now, _BASE) | _episode(lane, now - _DAY, closed) | _figures()
             yield _read(_message(f"drift_monitor.{kind}.{reason}", now, data))
-    ended = _episode("drift", now - _DAY, now)["episode"]  # by a retraining: without figures
-    few = {"summary": "a summary", "monitor": "test", "model": {}, "episode": ended, "features": [], "links": {}}
-    yield _read(_message("drift_monitor.drift.resolved", now, few))
-    yield _read(_message("drift_monitor.retraining.given_up", now, few | {"severity": "critical"}))
+    few: dict[str, object] = {"summary": "a summary", "monitor": "test", "model": {}, "features": [], "links": {}}
+    ended = few | _episode("drift", now - _DAY, now)  # by a retraining
+    yield _read(_message("drift_monitor.drift.resolved", now, ended))
+    given_up = few | _episode("drift", now - _DAY, None) | {"severity": "critical"}
+    yield _read(_message("drift_monitor.retraining.given_up", now, given_up))
     yield _read(trial(now))
 
 

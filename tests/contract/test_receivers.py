@@ -6,27 +6,24 @@ import base64
 import json
 import socket
 import ssl
-import struct
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import HttpUrl
+from scripted_server import OK, Request, Server, drips, hangs, resets, serving, status
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from drift_monitor import __version__
-from drift_monitor.config.receivers import WebhookReceiver
+from drift_monitor.config.receivers import ArgoEventsReceiver, WebhookReceiver
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.core.types import Message
@@ -38,7 +35,7 @@ from drift_monitor.receivers.webhook import read_secrets
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MESSAGE = Message(
     id="e-1",
-    type="drift_monitor.drift.opened",
+    type="drift_monitor.retraining.requested",
     source="/drift-monitor",
     subject="flights",
     time=NOW,
@@ -47,103 +44,7 @@ MESSAGE = Message(
 )
 BODY = render(MESSAGE)
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 SOON = timedelta(seconds=1.5)  # a deadline that is meant to pass
-
-
-@dataclass
-class Request:
-    line: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Server:
-    """A server that takes one request a connection and then does what its script says."""
-
-    script: Callable[[socket.socket], None]
-    tls: ssl.SSLContext | None = None
-    requests: list[Request] = field(default_factory=list)
-    connections: int = 0
-    left: threading.Event = field(default_factory=threading.Event)  # the client was seen to hang up
-    url: str = ""
-
-    def serve(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
-
-    def talk(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                talking = self.tls.wrap_socket(connection, server_side=True) if self.tls else connection
-                with talking:
-                    if request := read_request(talking):
-                        self.requests.append(request)
-                        self.script(talking)
-            except OSError:
-                self.left.set()
-
-
-def read_request(connection: socket.socket) -> Request | None:
-    with connection.makefile("rb") as stream:
-        line = stream.readline().decode("latin-1").strip()
-        if not line:
-            return None
-        headers = {}
-        while header := stream.readline().decode("latin-1").strip():
-            name, _, value = header.partition(":")
-            headers[name.lower()] = value.strip()
-        return Request(line, headers, stream.read(int(headers.get("content-length", 0))))
-
-
-@contextmanager
-def serving(script: Callable[[socket.socket], None] | bytes, **options: Any) -> Iterator[Server]:
-    server = Server(says(script) if isinstance(script, bytes) else script, **options)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        scheme = "https" if server.tls else "http"
-        server.url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/hook?x=1"
-        thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def says(answer: bytes) -> Callable[[socket.socket], None]:
-    return lambda connection: connection.sendall(answer)
-
-
-def status(line: str, headers: str = "", body: str = "") -> bytes:
-    return f"HTTP/1.1 {line}\r\n{headers}Content-Length: {len(body)}\r\n\r\n{body}".encode()
-
-
-def drips(head: bytes, drop: bytes) -> Callable[[socket.socket], None]:
-    """Say `head`, then a drop every few milliseconds until the client hangs up."""
-
-    def script(connection: socket.socket) -> None:
-        connection.sendall(head)
-        while True:
-            connection.sendall(drop)
-            time.sleep(0.02)
-
-    return script
-
-
-def hangs(connection: socket.socket) -> None:
-    if not connection.recv(1):
-        raise ConnectionResetError  # the client hung up
-
-
-def resets(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 # -- one suite for every receiver ------------------------------------------------------------------
@@ -157,11 +58,17 @@ def webhook(url: str, folder: Path, **options: Any) -> WebhookReceiver:
     return WebhookReceiver(type="webhook", url=HttpUrl(url), secret_file=secret, **options)
 
 
-CASES: dict[str, Callable[..., Any]] = {"webhook": webhook}
+def templated(url: str, folder: Path, **options: Any) -> ArgoEventsReceiver:
+    """The simplest of all templates: one request, whose body is the event."""
+    options = {"timeout": timedelta(seconds=60), "allow_private": True} | options
+    return ArgoEventsReceiver(type="argo-events", url=HttpUrl(url), **options)
 
 
-def test_every_receiver_is_in_the_suite() -> None:
-    assert CASES.keys() == RECEIVERS.keys()
+CASES: dict[str, Callable[..., Any]] = {"webhook": webhook, "argo-events": templated}
+
+
+def test_every_way_to_send_is_in_the_suite() -> None:
+    assert {RECEIVERS[name] for name in CASES} == set(RECEIVERS.values())
 
 
 @pytest.fixture(params=sorted(CASES))
@@ -627,9 +534,3 @@ def test_an_id_that_cannot_be_a_header_is_refused(bad: str) -> None:
 def test_an_envelope_without_room_is_refused() -> None:
     with pytest.raises(ValueError, match="leave no room"):
         render(event({"features": ["x"] * 10_000}, subject="s" * 20_000))
-
-
-def test_literal_type_is_the_key_of_the_receiver() -> None:
-    for name, make_receiver in CASES.items():
-        kind: Literal["webhook"] = make_receiver("http://127.0.0.1/", Path()).type
-        assert kind == name
