@@ -41,11 +41,16 @@ class DeliveryError(DriftMonitorError):
 
     Attributes:
         reason: a short label for metrics: timeout, connect, tls, blocked, protocol, status_4xx, status_5xx,
-            redirect, gone (the receiver wants no more messages), config or internal.
+            redirect, refused (a 2xx that says no), gone (the receiver wants no more messages), config or internal.
         retry_after: how long the receiver asked to wait.
+        uncertain: whether the receiver may have taken it all the same: the request went out, and the answer, if
+            there was one, does not say.
     """
 
-    def __init__(self, message: str, reason: str, retry_after: timedelta | None = None) -> None:
+    def __init__(
+        self, message: str, reason: str, retry_after: timedelta | None = None, *, uncertain: bool = False
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
+        self.uncertain = uncertain

@@ -25,6 +25,7 @@ from drift_monitor.receivers.address import why_blocked
 MAX_ANSWER = 65_536  # bytes of an answer's body that are read
 MAX_RETRY_AFTER = timedelta(hours=24)
 _WAITS = {429, 502, 503, 504}  # answers whose Retry-After is honoured
+_UNCERTAIN = {500, 502, 504}  # a fault after the work may have begun, or a gateway that lost the answer
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -146,13 +147,19 @@ def exchange(
         DeliveryError: no answer (status line and headers) arrived before the deadline; reason is timeout,
             connect, tls, blocked, protocol or config.
     """
-    with _connection(target, deadline) as connected:
-        connection = http.client.HTTPConnection(target.host, target.port)
-        connection.sock = connected  # http.client then neither resolves nor connects
-        connection.request(method, path, body, {"Host": target.host_header, "Connection": "close", **headers})
-        with connection.getresponse() as response:
-            deadline.left()  # a head that the deadline cut short reads as a complete one
-            return Answer(response.status, response.reason, response.headers, _read(response, most))
+    went_out = False
+    try:
+        with _connection(target, deadline) as connected:
+            connection = http.client.HTTPConnection(target.host, target.port)
+            connection.sock = connected  # http.client then neither resolves nor connects
+            went_out = True
+            connection.request(method, path, body, {"Host": target.host_header, "Connection": "close", **headers})
+            with connection.getresponse() as response:
+                deadline.left()  # a head that the deadline cut short reads as a complete one
+                return Answer(response.status, response.reason, response.headers, _read(response, most))
+    except DeliveryError as error:
+        error.uncertain = went_out and error.reason != "config"  # that is a header which could not be written
+        raise
 
 
 def connect(target: Target) -> None:
@@ -187,7 +194,8 @@ def require_success(target: Target, answer: Answer, now: datetime) -> None:
     excerpt = answer.excerpt
     reason = f"status_{status // 100}xx" if 400 <= status < 600 else "protocol"
     wait = retry_after(answer.headers.get("Retry-After"), now) if status in _WAITS else None
-    raise DeliveryError(f"{said}: {excerpt}" if excerpt else said, reason, wait)
+    uncertain = status in _UNCERTAIN
+    raise DeliveryError(f"{said}: {excerpt}" if excerpt else said, reason, wait, uncertain=uncertain)
 
 
 def retry_after(value: str | None, now: datetime) -> timedelta | None:

@@ -6,14 +6,29 @@ import re
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from drift_monitor.core.policy import Model
 
 REQUESTED = "drift_monitor.retraining.requested"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 _OURS = {"host", "content-length", "connection", "transfer-encoding", "authorization"}
-_Path = Annotated[str, Field(pattern=r"^(/[^\s?#]*)?$")]
+
+
+def _path(text: str) -> str:
+    if not re.fullmatch(r"(/[^\s?#]*)?", text):
+        raise ValueError("a path begins with `/` and has no blanks, `?` or `#`")
+    return text
+
+
+def _event_type(text: str) -> str:
+    if not re.fullmatch(r"drift_monitor\.[a-z_.]*\*?", text):
+        raise ValueError("a type of event begins with `drift_monitor.`, such as drift_monitor.drift.*")
+    return text
+
+
+_Path = Annotated[str, AfterValidator(_path)]
+_EventType = Annotated[str, AfterValidator(_event_type)]
 
 
 class Parameter(Model):
@@ -125,6 +140,7 @@ class Template(Model):
         about: what it starts or tells, for people.
         takes: types of events; `drift_monitor.drift.*` is all that begin so. Others are left out without a word.
         repeats: what keeps a repeated attempt from doing the work twice, for people.
+        repeatable: whether something does; if not, an attempt whose outcome is not known is not repeated.
         parameters: what a user says in the configuration, as `${parameters.NAME}`.
         auth: the ways to log in that it knows: `token` from a file; `password` as HTTP Basic; `login`, a password
             that is exchanged for a token; `aws`, Signature Version 4; `none`.
@@ -135,10 +151,9 @@ class Template(Model):
     """
 
     about: Annotated[str, Field(min_length=1)]
-    takes: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^drift_monitor\.[a-z_.]+\*?$")], ...], Field(min_length=1)
-    ] = (REQUESTED,)
+    takes: Annotated[tuple[_EventType, ...], Field(min_length=1)] = (REQUESTED,)
     repeats: str = ""
+    repeatable: bool = True
     parameters: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Parameter] = {}
     auth: Annotated[tuple[Literal["token", "password", "login", "aws", "none"], ...], Field(min_length=1)] = (
         "token",

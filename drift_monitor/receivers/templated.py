@@ -58,6 +58,14 @@ def probe(receiver: HttpReceiver) -> str | None:
     return None
 
 
+def is_repeatable(receiver: HttpReceiver) -> bool:
+    """Whether a repeated request starts nothing new. Of a template that cannot be read it is not known."""
+    try:
+        return template_of(receiver).template.repeatable
+    except ConfigError:
+        return False
+
+
 def preview(receiver: HttpReceiver) -> list[tuple[str, str | None]]:
     """The requests that a sample event would lead to, without one that logs in.
 
@@ -158,7 +166,9 @@ class _Conversation:
     def _refused(self, answer: Answer, why: str) -> DeliveryError:
         if _json(answer) is NOTHING and answer.body:
             why = "which is not JSON; is `url` the address of the API?"
-        return DeliveryError(f"{self._target} answered {answer}, {why}: {answer.excerpt}".rstrip(": "), "refused")
+        return DeliveryError(
+            f"{self._target} answered {answer}, {why}: {answer.excerpt}".rstrip(": "), "refused", uncertain=True
+        )
 
     def _outcome(self, outcome: Outcome, step: Request, answer: Answer) -> Outcome:
         """What was started, and where it can be seen, as far as the answer says; raises nothing."""
@@ -251,8 +261,11 @@ def _holds(condition: Condition, answer: Answer) -> bool:
     if not (answer.status in condition.status if condition.status else 200 <= answer.status < 300):
         return False
     content = _json(answer) if condition.has or condition.equals else NOTHING
-    return all(look_up(content, path.split(".")) not in (None, NOTHING) for path in condition.has) and all(
-        look_up(content, path.split(".")) == value for path, value in condition.equals.items()
+    present = (look_up(content, path.split(".")) for path in condition.has)
+    same = ((look_up(content, path.split(".")), value) for path, value in condition.equals.items())
+    return all(found not in (None, NOTHING) for found in present) and all(
+        found == value and isinstance(found, bool) == isinstance(value, bool)  # in Python 1 is True
+        for found, value in same
     )
 
 

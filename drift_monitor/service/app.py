@@ -17,7 +17,7 @@ from drift_monitor.config.models import Config, Monitor
 from drift_monitor.core.errors import ConfigError, DriftMonitorError, StoreError
 from drift_monitor.core.retraining import Event, Retraining
 from drift_monitor.core.types import CheckResult
-from drift_monitor.receivers import send
+from drift_monitor.receivers import is_repeatable, send
 from drift_monitor.service import systemd
 from drift_monitor.service.clock import Clock
 from drift_monitor.service.guard import TokenFile
@@ -246,7 +246,7 @@ class App:
         systemd.notify("READY=1")
 
     def _build(self, config: Config) -> None:
-        self._outbox = Outbox(self.store, config.receivers, wall_clock, send)
+        self._outbox = Outbox(self.store, config.receivers, wall_clock, send, is_repeatable=is_repeatable)
         self._runs = Runs(
             self.store,
             lambda: self.config,

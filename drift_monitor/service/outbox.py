@@ -24,6 +24,11 @@ JITTER = 0.1  # a wait grows by up to this share, so that receivers which failed
 _LOOK = 60.0  # seconds; wait no longer without a look at the wall clock, which may have been set
 _STORE_PAUSE = 5.0  # seconds until a store that failed is tried again
 
+_LOOK_THERE = (
+    "it may have arrived, and the receiver would take a repeat for a second request: look there, then "
+    "`drift-monitor outbox retry` or `drop` it"
+)
+
 Send = Callable[[Receiver, str, bytes, datetime], object]  # what became of it, for the log
 
 
@@ -61,6 +66,8 @@ class Outbox:
         receivers: by name.
         clock: the wall clock (never a replayed one): attempts are signed and planned with it.
         send: delivers one event or raises DeliveryError (`drift_monitor.receivers.send`).
+        is_repeatable: whether a receiver knows a repeat as one; to one that does not, nothing is sent again whose
+            outcome is not known.
         retries: waits after failed attempts, none longer than 24 hours.
         rng: for the jitter.
     """
@@ -72,6 +79,7 @@ class Outbox:
         clock: Callable[[], datetime],
         send: Send,
         *,
+        is_repeatable: Callable[[Receiver], bool] = lambda _: True,
         retries: Sequence[timedelta] = RETRIES,
         rng: random.Random | None = None,
     ) -> None:
@@ -83,6 +91,7 @@ class Outbox:
         self._receivers = dict(receivers)
         self._clock = clock
         self._send = send
+        self._is_repeatable = is_repeatable
         self._retries = tuple(retries)
         self._rng = rng or random.Random()  # noqa: S311 (spreads load, guards nothing)
         self._guard = threading.Lock()  # of _receivers and _lanes
@@ -90,7 +99,13 @@ class Outbox:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Begin to deliver, with what was left from before."""
+        """Begin to deliver, with what was left from before.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        if lost := self._store.bury_begun(f"the daemon died while it was sent: {_LOOK_THERE}"):
+            log.error("%d messages may or may not have arrived: `drift-monitor outbox list --state dead`", lost)
         with self._guard:
             self._start_lanes()
 
@@ -161,14 +176,23 @@ class Outbox:
 
     def _attempt(self, receiver: Receiver, delivery: Delivery) -> None:
         outcome: object
+        repeatable = self._is_repeatable(receiver)
         began = time.monotonic()
         try:
+            if not repeatable:
+                self._store.begin_attempt(delivery.id, self._clock())
             outcome = self._send(receiver, delivery.event_id, delivery.body, self._clock())
         except DeliveryError as error:
             outcome = error
+        except StoreError as error:  # nothing was sent
+            log.error("receiver %s: an attempt cannot be recorded: %s", delivery.receiver, error)  # noqa: TRY400
+            self._stopping.wait(_STORE_PAUSE)
+            return
         except Exception as error:  # whatever a receiver's code does, its messages stay and the others go on
             log.exception("receiver %s: an attempt broke off", delivery.receiver)
-            outcome = DeliveryError(f"internal error: {type(error).__name__}: {error}", "internal")
+            outcome = DeliveryError(f"internal error: {type(error).__name__}: {error}", "internal", uncertain=True)
+        if isinstance(outcome, DeliveryError) and repeatable:
+            outcome.uncertain = False  # no matter: it can be sent again
         seconds = time.monotonic() - began
         while True:
             try:
@@ -194,6 +218,9 @@ class Outbox:
             error = f"{failure}; it is disabled until `drift-monitor outbox retry`"
             self._store.bury(delivery.id, error, failure.reason, seconds, disable_at=now)
             log.error("receiver %s: %s", delivery.receiver, error)
+        elif failure.uncertain:
+            self._store.bury(delivery.id, f"{failure}; {_LOOK_THERE}", failure.reason, seconds)
+            log.error("receiver %s: %s may or may not have arrived", delivery.receiver, delivery.event_id)
         elif wait is None:
             self._store.bury(delivery.id, str(failure), failure.reason, seconds)
             log.error("receiver %s: gave up on %s: %s", delivery.receiver, delivery.event_id, failure)

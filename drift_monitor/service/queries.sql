@@ -118,7 +118,8 @@ SELECT receiver FROM outbox WHERE id = :id;
 
 -- name: delivered
 -- An attempt succeeded.
-UPDATE outbox SET state = 'delivered', attempts = attempts + 1, next_attempt = NULL, finished = :now, last_error = NULL
+UPDATE outbox SET state = 'delivered', attempts = attempts + 1, next_attempt = NULL, begun = NULL, finished = :now,
+    last_error = NULL
 WHERE id = :id;
 
 -- name: last_success
@@ -128,13 +129,23 @@ ON CONFLICT (receiver) DO UPDATE SET at = excluded.at;
 
 -- name: retry_at
 -- An attempt failed and will be repeated.
-UPDATE outbox SET attempts = attempts + 1, next_attempt = :when, last_error = :error
+UPDATE outbox SET attempts = attempts + 1, next_attempt = :when, begun = NULL, last_error = :error
 WHERE id = :id AND state = 'pending';
 
 -- name: bury
 -- An attempt failed and was the last.
-UPDATE outbox SET state = 'dead', attempts = attempts + 1, next_attempt = NULL, last_error = :error
+UPDATE outbox SET state = 'dead', attempts = attempts + 1, next_attempt = NULL, begun = NULL, last_error = :error
 WHERE id = :id AND state = 'pending';
+
+-- name: begin_attempt
+-- An attempt that must not be repeated blindly begins.
+UPDATE outbox SET begun = :now WHERE id = :id AND state = 'pending';
+
+-- name: bury_begun
+-- Attempts that died with their process, so that nobody knows whether they arrived.
+UPDATE outbox SET state = 'dead', attempts = attempts + 1, next_attempt = NULL, begun = NULL, last_error = :error
+WHERE state = 'pending' AND begun IS NOT NULL
+RETURNING receiver;
 
 -- name: bury_all
 -- Whatever waits for a receiver is dead.

@@ -1,4 +1,4 @@
--- Version 2: the ledger of retrainings.
+-- Version 2: the ledger of retrainings, and attempts that must not be repeated.
 
 CREATE TABLE retrainings (
     id TEXT PRIMARY KEY,
@@ -12,3 +12,5 @@ CREATE TABLE retrainings (
 CREATE INDEX retrainings_monitor ON retrainings (monitor, created);
 CREATE UNIQUE INDEX retrainings_in_flight ON retrainings (monitor)
 WHERE state IN ('preparing', 'proposed', 'approved', 'sent', 'running', 'trained');
+
+ALTER TABLE outbox ADD COLUMN begun INTEGER;  -- an attempt that must not be repeated blindly is under way since then

@@ -387,6 +387,19 @@ class Store:
             if dead:
                 count(db, "outbox_dead_letters_total", {"receiver": receiver}, dead)
 
+    def begin_attempt(self, delivery: int, now: datetime) -> None:
+        """Record that an attempt begins which must not be repeated if its outcome is lost."""
+        with self._database.transaction() as db:
+            db.run("begin_attempt", id=delivery, now=_stamp(now))
+
+    def bury_begun(self, error: str) -> int:
+        """At start-up: such attempts that died with the last process are dead letters; how many there were."""
+        with self._database.transaction() as db:
+            receivers = [row[0] for row in db.run("bury_begun", error=error).fetchall()]
+            for receiver in receivers:
+                count(db, "outbox_dead_letters_total", {"receiver": receiver})
+        return len(receivers)
+
     def deliveries(self, state: str | None = None, limit: int = 1000) -> list[Delivery]:
         """Outbox rows, oldest first."""
         with self._database.transaction("DEFERRED") as db:
