@@ -172,15 +172,28 @@ def _environment(found: Findings, config: Config) -> None:
         message = token_problem(config.server.token_file)
         if message:
             found.say(("server", "token_file"), message)
-    from drift_monitor.receivers import probe
+    _receivers(found, config)
+    for name, monitor in config.monitors.items():
+        _reference(found, name, monitor)
+        _source(found, name, monitor)
+
+
+def _receivers(found: Findings, config: Config) -> None:
+    from drift_monitor.receivers import probe, unsuited
 
     for name, receiver in config.receivers.items():
         message = probe(receiver)
         if message:
             found.say(("receivers", name), message)
     for name, monitor in config.monitors.items():
-        _reference(found, name, monitor)
-        _source(found, name, monitor)
+        asked: list[tuple[Location, str]] = [(("notify", i), r) for i, r in enumerate(monitor.notify)]
+        if monitor.retrain is not None:
+            asked.append((("retrain", "receiver"), monitor.retrain.receiver))
+        for place, receiver_name in asked:
+            setting = "notify" if place[0] == "notify" else "retrain.receiver"
+            message = unsuited(config.receivers[receiver_name], setting)
+            if message:
+                found.say(("monitors", name, *place), message)
 
 
 def _state(found: Findings, state: Path) -> None:

@@ -91,8 +91,16 @@ def problems(
     return [
         _problem(detail, document, model)
         for detail in error.errors(include_url=False, include_input=False)
-        if detail["type"] not in ignore and not document.is_refused(_untagged(detail["loc"], document))
+        if detail["type"] not in ignore
+        and not document.is_refused(_untagged(detail["loc"], document))
+        and not _is_echo(detail, document)
     ]
+
+
+def _is_echo(detail: ErrorDetails, document: Document) -> bool:
+    """Whether a list is said to be empty only because what is in it is wrong."""
+    items = document.find(_untagged(detail["loc"], document))[0].items
+    return detail["type"] == "too_short" and len(items) >= detail["ctx"]["min_length"]
 
 
 def _untagged(location: Sequence[str | int], document: Document) -> list[str | int]:

@@ -109,7 +109,7 @@ METRICS: tuple[Spec, ...] = (
 )
 _DELIVERY_FAILURES = (
     *("timeout", "connect", "tls", "blocked", "protocol", "status_4xx", "status_5xx"),
-    *("redirect", "gone", "config", "internal"),
+    *("redirect", "refused", "gone", "config", "internal"),
 )
 KNOWN_LABELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # counters that start at 0 for each of these
     "run_failures_total": {"reason": tuple(FailureReason)},
