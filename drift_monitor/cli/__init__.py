@@ -24,6 +24,7 @@ from drift_monitor.cli.refresh import refresh
 from drift_monitor.cli.report import report
 from drift_monitor.cli.retrainings import approve, reject, retrain, retrainings
 from drift_monitor.cli.run import run
+from drift_monitor.cli.send_test import send_test
 from drift_monitor.core.errors import ConfigError, DriftMonitorError
 
 _EXIT_CODES = f"""\b
@@ -77,6 +78,7 @@ for _each in (
     reject,
     retrain,
     outbox,
+    send_test,
     doctor,
 ):
     command.add_command(_each)

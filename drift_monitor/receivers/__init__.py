@@ -53,6 +53,15 @@ def is_repeatable(receiver: Receiver) -> bool:
     return RECEIVERS[receiver.type].is_repeatable(receiver)
 
 
+def takes(receiver: Receiver, kind: str) -> bool:
+    """Whether events of a type are anything to a receiver.
+
+    Raises:
+        DeliveryError: its template cannot be read.
+    """
+    return receiver.type == "webhook" or templated.takes(receiver, kind)
+
+
 def unsuited(receiver: Receiver, setting: str) -> str | None:
     """Why a template of the user's does not suit a setting, `notify` or `retrain.receiver`; or None."""
     if not isinstance(receiver, TemplateReceiver):

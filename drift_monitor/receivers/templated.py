@@ -66,6 +66,11 @@ def is_repeatable(receiver: HttpReceiver) -> bool:
         return False
 
 
+def takes(receiver: HttpReceiver, kind: str) -> bool:
+    """Whether events of a type are anything to a receiver; DeliveryError when its template cannot be read."""
+    return _template(receiver).template.takes_type(kind)
+
+
 def preview(receiver: HttpReceiver) -> list[tuple[str, str | None]]:
     """The requests that a sample event would lead to, without one that logs in.
 
