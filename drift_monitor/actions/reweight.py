@@ -47,13 +47,13 @@ class ReweightResult(Value):
     """What was made, and whether to use it.
 
     Attributes:
-        path: `weights.parquet`: `row_id` and `weight`, in the order of the training rows; None where no weights
-            could be made at all.
+        path: `weights.parquet`: `row_id` and `weight`, in the order of the training rows; None where none were
+            made, because the window cannot be trusted.
         manifest: `manifest.json`: inputs, method, diagnostics, the gate's decision.
         rows: training rows with a weight.
         sha256: of `weights.parquet`; empty without one.
         effective_sample_size: Kish's; 0 without weights.
-        method: the one that was used.
+        method: the one that was used; none without weights.
         adopt: whether the weights should be used: nothing refuses them, and the gate found that they help.
         why: that decision in a sentence.
         refused: what speaks against any use of them, in sentences; empty when nothing does.
@@ -64,7 +64,7 @@ class ReweightResult(Value):
     rows: int
     sha256: str
     effective_sample_size: Finite
-    method: Literal["classifier", "raking"]
+    method: Literal["classifier", "raking", "none"]
     adopt: bool
     why: str
     refused: tuple[str, ...] = ()

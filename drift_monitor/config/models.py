@@ -295,7 +295,7 @@ class Reweight(Model):
     mix: Annotated[
         float,
         Field(gt=0, lt=1, description="lambda of relative weights: none is above 1/mix (r / ((1 - mix) + mix r))"),
-    ] = 0.1
+    ] = 0.01
     learner: Annotated[str | None, Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")] = None
     live_rows: Annotated[int, Field(ge=500, le=5_000_000, description="live rows that are looked at")] = 100_000
     seed: Annotated[int, Field(ge=0)] = 0

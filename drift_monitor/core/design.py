@@ -6,6 +6,7 @@ logistic regression, a mean, a ridge regression) needs more columns, bounded one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -17,6 +18,8 @@ from drift_monitor.core.profile import CategoricalSpec, Floats, NumericSpec, Spe
 
 FREQUENT: Final = 0.01
 """Share of either side's rows from which on a category, or being missing, has a column of its own."""
+MOST: Final = 500
+"""Columns of categories, all features together; with more, the share is doubled until they are as few."""
 TRIMMED: Final = 0.001
 """Values beyond these quantiles of both sides count as the quantile, so that no wild value rules a mean."""
 _MISSING: Final = -1.0
@@ -72,14 +75,17 @@ class Design:
             training: rows by `encoding.matrix`, shape (n, d), n > 0.
             live: the same, shape (m, d), m > 0.
         """
+        shares = [_shares(spec, training[:, j], live[:, j]) for j, spec in enumerate(encoding.specs)]
+        least = FREQUENT
+        while sum(len(_frequent(each, least)) for each in shares) > MOST and least < 1:
+            least *= 2
         columns: list[Column] = []
         frequent = []
         for j, spec in enumerate(encoding.specs):
-            a, b = training[:, j], live[:, j]
-            codes = _codes(a, b)
+            codes = _frequent(shares[j], least)
             if isinstance(spec, NumericSpec):
-                columns += _number(j, spec.name, a, b)
-                codes = [_MISSING] if _MISSING in codes and len(codes) > 1 else []
+                columns += _number(j, spec.name, training[:, j], live[:, j])
+                codes = [_MISSING] if _MISSING in codes and len(shares[j]) > 1 else []
             elif len(codes) == 1:
                 codes = []
             columns += [Column(j, _label(spec, code), code=code) for code in codes]
@@ -150,15 +156,20 @@ def _number(j: int, name: str, a: Floats, b: Floats) -> list[Column]:
     return [Column(j, name, low=low, high=high, centre=centre, scale=scale)]
 
 
-def _codes(a: Floats, b: Floats) -> list[float]:
-    """The codes with a column: frequent ones, what is missing, and the others together."""
+def _shares(spec: Spec, a: Floats, b: Floats) -> dict[float, float]:
+    """The larger of both sides' shares, by code; all numbers are one code."""
     shares: dict[float, float] = {}
     for raw in (a, b):
-        side = np.where(np.isnan(raw), _MISSING, raw)
-        values, counts = np.unique(side, return_counts=True)
+        codes = np.zeros(len(raw)) if isinstance(spec, NumericSpec) else raw
+        values, counts = np.unique(np.where(np.isnan(raw), _MISSING, codes), return_counts=True)
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            shares[value] = max(shares.get(value, 0.0), count / len(side))
-    named = sorted(code for code, share in shares.items() if share >= FREQUENT)
+            shares[value] = max(shares.get(value, 0.0), count / len(raw))
+    return shares
+
+
+def _frequent(shares: Mapping[float, float], least: float) -> list[float]:
+    """The codes with a column: those that are so frequent, and the others together."""
+    named = sorted(code for code, share in shares.items() if share >= least)
     return [*named, _POOLED] if len(named) < len(shares) else named
 
 

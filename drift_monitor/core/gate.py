@@ -89,30 +89,63 @@ class Evidence:
         return self.gain / self.unweighted if self.unweighted > 0 else 0.0
 
 
-def cross_validated(
-    learner: Learner, columns: Floats, target: Target, weights: Floats, folds: Ints
-) -> tuple[Evidence, Floats]:
-    """Importance-weighted cross-validation of weighting itself.
+def held_out(
+    learner: Learner, columns: Floats, target: Target, weights: Floats | None, folds: Ints, elsewhere: Floats
+) -> tuple[Floats, Floats]:
+    """Predictions of training rows by models that have not seen them, and of other rows by the mean of all.
 
     Args:
         learner: makes the estimator.
         columns: of the training rows, shape (n, c).
         target: their labels.
-        weights: >= 0, shape (n,), not all 0.
+        weights: to fit with, shape (n,); None for none.
         folds: of the rows, from 0, shape (n,).
+        elsewhere: columns of other rows, shape (m, c); m may be 0.
 
     Returns:
-        The evidence, and the residuals of the held-out rows without weights (wanted - predicted), shape (n, k).
+        Shapes (n, k) and (m, k): a number, or the chance of each class.
     """
-    wanted = target.wanted
-    plain, weighed = np.zeros_like(wanted), np.zeros_like(wanted)
-    for k in np.unique(folds).tolist():
+    found = np.zeros_like(target.wanted)
+    mean = np.zeros((len(elsewhere), found.shape[1]))
+    numbers = np.unique(folds).tolist()
+    for k in numbers:
         seen, held = folds != k, folds == k
-        for with_weights, into in ((False, plain), (True, weighed)):
-            fitted = fit(learner, columns[seen], target.take(seen), weights[seen] if with_weights else None)
-            into[held] = predict(fitted, columns[held], target.classes)
-    losses = [((wanted - predicted) ** 2).sum(axis=1) for predicted in (plain, weighed)]
-    return _evidence("cross-validation", losses[0], losses[1], weights), wanted - plain
+        fitted = fit(learner, columns[seen], target.take(seen), None if weights is None else weights[seen])
+        found[held] = predict(fitted, columns[held], target.classes)
+        if len(elsewhere):
+            mean += predict(fitted, elsewhere, target.classes) / len(numbers)
+    return found, mean
+
+
+def compared(
+    basis: Literal["cross-validation", "live labels"],
+    wanted: Floats,
+    plain: Floats,
+    weighed: Floats,
+    weights: Floats,
+) -> Evidence:
+    """The mean losses without and with weights, and the standard error of the gain, as of a ratio of two means.
+
+    Args:
+        basis: what the rows are.
+        wanted: `Target.wanted` of the rows, shape (n, k).
+        plain: predictions by what was fitted without weights, shape (n, k).
+        weighed: with weights, shape (n, k).
+        weights: with which the loss of each row counts, shape (n,), not all 0.
+    """
+    share = weights / weights.sum()
+    before, after = (((wanted - predicted) ** 2).sum(axis=1) for predicted in (plain, weighed))
+    gains = before - after
+    gain = float(share @ gains)
+    error = math.sqrt(float((share**2) @ (gains - gain) ** 2))
+    return Evidence(basis, len(wanted), float(share @ before), float(share @ after), gain, error)
+
+
+def cross_validated(learner: Learner, columns: Floats, target: Target, weights: Floats, folds: Ints) -> Evidence:
+    """Importance-weighted cross-validation of weighting itself; arguments as for `held_out`."""
+    none = columns[:0]
+    plain, weighed = (held_out(learner, columns, target, w, folds, none)[0] for w in (None, weights))
+    return compared("cross-validation", target.wanted, plain, weighed, weights)
 
 
 def on_live(
@@ -128,11 +161,8 @@ def on_live(
         live: columns of the live rows, shape (m, c).
         labels: of these.
     """
-    losses = [
-        ((labels.wanted - predict(fit(learner, columns, target, w), live, target.classes)) ** 2).sum(axis=1)
-        for w in (None, weights)
-    ]
-    return _evidence("live labels", losses[0], losses[1], np.ones(len(live)))
+    plain, weighed = (predict(fit(learner, columns, target, w), live, target.classes) for w in (None, weights))
+    return compared("live labels", labels.wanted, plain, weighed, np.ones(len(live)))
 
 
 def fit(learner: Learner, columns: Floats, target: Target, weights: Floats | None) -> Any:
@@ -150,6 +180,11 @@ def fit(learner: Learner, columns: Floats, target: Target, weights: Floats | Non
 
 def predict(fitted: Any, columns: Floats, classes: int) -> Floats:
     """What it says of rows: a number, or the chance of each class, shape (n, k)."""
+    with one_thread():
+        return _predicted(fitted, columns, classes)
+
+
+def _predicted(fitted: Any, columns: Floats, classes: int) -> Floats:
     if not classes:
         return np.asarray(fitted.predict(columns), np.float64).reshape(len(columns), 1)
     found = np.zeros((len(columns), classes))
@@ -160,14 +195,3 @@ def predict(fitted: Any, columns: Floats, classes: int) -> Floats:
     else:
         found[np.arange(len(columns)), np.asarray(fitted.predict(columns), np.int64)] = 1.0
     return found
-
-
-def _evidence(
-    basis: Literal["cross-validation", "live labels"], plain: Floats, weighed: Floats, weights: Floats
-) -> Evidence:
-    """The weighted means and the standard error of the gain, as of a ratio of two means."""
-    share = weights / weights.sum()
-    gains = plain - weighed
-    gain = float(share @ gains)
-    error = math.sqrt(float((share**2) @ (gains - gain) ** 2))
-    return Evidence(basis, len(plain), float(share @ plain), float(share @ weighed), gain, error)

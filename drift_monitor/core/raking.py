@@ -2,8 +2,8 @@
 
 Iterative proportional fitting [1] multiplies the rows of every cell of a column by the share that the cell has
 live over the share that it has now, one column after the other, until all agree. What comes out is one factor for
-each cell; the weight of a row is the product of its factors. Among all weights with these shares it is the set that
-is nearest to equal weights in the sense of Kullback and Leibler [2]: how the columns go together stays as it was.
+each cell; the weight of a row is the product of its factors. Of all weights with these shares it is the nearest to
+equal weights in the sense of Kullback and Leibler [2]: how the columns go together stays as it was.
 
 References:
     [1] Deming & Stephan (1940), On a least squares adjustment of a sampled frequency table when the expected

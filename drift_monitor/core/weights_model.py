@@ -31,6 +31,7 @@ FEWEST: Final = 40
 _TREES: Final = {"max_iter": 60, "max_leaf_nodes": 4, "learning_rate": 0.1, "min_samples_leaf": 50}
 _FARTHEST: Final = 30.0  # of log-odds; e^30 is cut by any bound of the weights
 _SLAB: Final = 1 << 15  # rows scored at once
+_NUMBERS: Final = 40_000_000  # that the regression is fitted on at most
 
 Words = npt.NDArray[np.uint64]
 
@@ -84,8 +85,9 @@ class WeightsModel:
                 model = _trees(rows[dealt != k], is_live[dealt != k], kinds)
                 trees.append(model)
                 scores[dealt == k] = _score(model, rows[dealt == k])
-        slope, intercept = _regress(np.column_stack((scores, design.values(rows))), is_live)
-        linear = intercept + np.column_stack((scores, design.values(rows))) @ slope
+        columns = np.column_stack((scores, design.values(rows)))
+        slope, intercept = _regress(columns, is_live, seed)
+        linear = intercept + columns @ slope
         return cls(design, tuple(trees), slope, intercept + float(np.log(n / m)), linear, n)
 
     @property
@@ -108,8 +110,9 @@ class WeightsModel:
             part, dealt = matrix[start : start + _SLAB], folds[start : start + _SLAB]
             scores = np.empty(len(part))
             for k, model in enumerate(self.trees):
-                if (dealt == k).any():
-                    scores[dealt == k] = _score(model, part[dealt == k])
+                held = dealt == k
+                if held.any():
+                    scores[held] = _score(model, part[held])
             odds = self.intercept + self.slope[0] * scores + self.design.values(part) @ self.slope[1:]
             found[start : start + _SLAB] = np.exp(np.clip(odds, -_FARTHEST, _FARTHEST))
         return found
@@ -146,13 +149,20 @@ def _trees(rows: Floats, live: npt.NDArray[np.bool_], categorical: list[bool]) -
 
 
 def _score(model: Any, rows: Floats) -> Floats:
-    return np.zeros(len(rows)) if model is None else np.asarray(model.decision_function(rows), np.float64)
+    if model is None:
+        return np.zeros(len(rows))
+    with one_thread():
+        return np.asarray(model.decision_function(rows), np.float64)
 
 
-def _regress(columns: Floats, live: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
+def _regress(columns: Floats, live: npt.NDArray[np.bool_], seed: int) -> tuple[Floats, float]:
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy
 
+    most = max(_NUMBERS // columns.shape[1], 1000)
+    if len(columns) > most:
+        chosen = np.sort(np.random.default_rng([seed, 4]).permutation(len(columns))[:most])
+        columns, live = columns[chosen], live[chosen]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sides that nothing joins do not converge, and are refused for their size
-        fitted = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=100).fit(columns, live)
+        fitted = LogisticRegression(C=1.0, tol=1e-6, max_iter=500).fit(columns, live)
     return np.asarray(fitted.coef_[0], np.float64), float(fitted.intercept_[0])
