@@ -1,4 +1,4 @@
-"""The loop in a real daemon, killed -9 again and again: each drift is retrained once, and its reference is promoted."""
+"""The loop in a real daemon, killed -9 again and again: each drift is retrained once, its reference promoted."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def training(path, days, seed):
 
 
 class Pipeline:
-    """Trains at once whatever it is asked for, knows repeats by their id, and goes on reporting until it is heard."""
+    """Trains at once whatever it is asked for, knows repeats by their id, and reports until it is heard."""
 
     def __init__(self, folder, state):
         self.inbox, self.state, self.folder = Receiver(), state, folder
