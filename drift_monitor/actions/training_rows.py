@@ -78,9 +78,10 @@ class Side:
                 return typed(times, target, self.timezone, safe=False)
             return typed(raw.column(name), target, self.timezone)
         except (pa.ArrowException, ValueError) as error:
+            was, said = _plain(raw.column(name).type), " ".join(str(error).split())[:200]
             raise SchemaError(
-                f"column {name!r} of the {self.name} is {raw.column(name).type}, which cannot become the {target} "
-                f"of the training file: {' '.join(str(error).split())[:200]}"
+                f"column {name!r} of the {self.name} is {was}, which cannot become the {target} of the training "
+                f"file: {said}"
             ) from error
 
 
