@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,8 +27,9 @@ from drift_monitor.actions.refresh import (
     run_labels,
     run_refresh,
 )
+from drift_monitor.actions.training_set import Inputs, Progress, Recipe
 from drift_monitor.cli import main
-from drift_monitor.config.models import Monitor
+from drift_monitor.config.models import Columns, FilesSource, Monitor, Refresh
 from drift_monitor.core.errors import DriftMonitorError, SchemaError
 from drift_monitor.core.types import Window
 from drift_monitor.reference import build_reference
@@ -724,3 +728,59 @@ def test_a_folder_with_odd_bytes_in_its_name(data: Path) -> None:
     (data / "plain").symlink_to(odd)
     result = refresh(request(data / "plain"))
     assert sum(result.rows.values()) == 12 * PER_DAY
+
+
+# -- docs/refresh.md -----------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs" / "refresh.md"
+
+
+def test_the_formula_in_the_documentation_is_right() -> None:
+    found = doctest.testfile(str(DOCS), module_relative=False)
+    assert found.failed == 0
+    assert found.attempted >= 4
+
+
+@pytest.mark.parametrize(
+    ("column", "settings"),
+    [
+        (6, {}),
+        (7, {"max_rows": 4}),
+        (8, {"policy": "sliding", "span": "6d"}),
+        (9, {"policy": "stratified", "by": ["carrier"], "max_rows": 4}),
+    ],
+)
+def test_the_example_in_the_documentation_is_right(tmp_path: Path, column: int, settings: dict[str, Any]) -> None:
+    lines = [line for line in DOCS.read_text().splitlines() if re.match(r"\| F\d", line)]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(cells) == 9
+    for side in ("training", "live"):
+        mine = [each for each in cells if each[1] == side]
+        table = pa.table(
+            {
+                "time": pa.array([datetime.fromisoformat(f"2024-{each[2]}T12:00Z") for each in mine]),
+                "id": [each[0] for each in mine],
+                "carrier": [each[3] for each in mine],
+                "late": pa.array([None if each[0] == "F6" else True for each in mine]),
+            }
+        )
+        pq.write_table(table, tmp_path / f"{side}.parquet")
+    recipe = Recipe(
+        training=str(tmp_path / "training.parquet"),
+        source=FilesSource(path=str(tmp_path / "live.parquet"), timestamp="time"),
+        columns=Columns(id="id", label="late"),
+        settings=Refresh.model_validate(settings, strict=False),
+        window=DAY,
+    )
+    Inputs(recipe, tmp_path).write([Window(start=START, end=START + 10 * DAY)], tmp_path, Progress(None))
+    found = {
+        (row["id"], row["time"].strftime("%m-%d")): part
+        for part in ("train", "test")
+        for row in pq.read_table(tmp_path / f"{part}.parquet").to_pylist()
+    }
+    expected = {(each[0], each[2]): each[column] for each in cells if each[column] in ("train", "test")}
+    assert found == expected
+    for each in cells:
+        digest = blake2b(f"0:{each[0]}".encode(), digest_size=24).digest()
+        shown = [f"{int.from_bytes(digest[i : i + 8], 'big') / 2**64:.3f}".lstrip("0") for i in (8, 16)]
+        assert each[4:6] == shown
