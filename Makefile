@@ -3,10 +3,10 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint types lock wheel clean
+.PHONY: help setup demo test test-pipelines lint types lock wheel clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 setup: .venv/installed  ## build .venv from the lock file
 
@@ -25,6 +25,10 @@ demo: setup  ## flights of 2013 through the real daemon; ARGS=--exit ends by its
 
 test: setup  ## the whole test suite; ARGS="-k name" picks
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+test-pipelines: setup  ## real Airflow 3, Prefect 3 and Dagster, each in an environment of its own outside this folder
+	$(BIN)/python tests/pipelines/install.py
+	$(BIN)/python -m pytest -n 0 tests/pipelines $(ARGS)
 
 lint: setup  ## ruff, and mypy in strict mode
 	$(BIN)/ruff check
