@@ -123,8 +123,11 @@ class Retention(Model):
     )
 
 
+FeatureDetail = Literal["quality", "p_values", "statistics"]
+
+
 class Metrics(Model):
-    """Which per-feature series are exported.
+    """Which per-feature series are on /metrics; /metrics/features has all of one monitor.
 
     Attributes:
         features: all of them, those that drifted, the `top_k` most drifted, or none.
@@ -134,6 +137,13 @@ class Metrics(Model):
     features: Literal["all", "drifted", "top_k", "none"] = "all"
     top_k: Annotated[int, Field(ge=1)] = 20
     max_series: Annotated[int, Field(ge=0, description="budget for per-feature series of all monitors")] = 10_000
+    detail: Annotated[
+        tuple[FeatureDetail, ...],
+        Field(
+            description="told of a feature besides score, threshold and verdict: shares of null, out-of-range "
+            "and new values; the p-value of every method; its statistic"
+        ),
+    ] = ("quality",)
 
 
 class ModelInfo(Model):

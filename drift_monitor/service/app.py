@@ -20,13 +20,14 @@ from drift_monitor.core.types import CheckResult
 from drift_monitor.receivers import is_repeatable, send
 from drift_monitor.service import systemd
 from drift_monitor.service.clock import Clock
+from drift_monitor.service.feature_series import FeatureSeries
 from drift_monitor.service.guard import TokenFile
 from drift_monitor.service.logs import fields
 from drift_monitor.service.messages import Links
 from drift_monitor.service.metrics import Exposition
 from drift_monitor.service.outbox import Outbox, wall_clock
 from drift_monitor.service.pool import COMMAND, WorkerPool
-from drift_monitor.service.projection import project
+from drift_monitor.service.projection import exemplars, project
 from drift_monitor.service.reporter import Make, Reporter
 from drift_monitor.service.retrain_work import Work
 from drift_monitor.service.retrainer import Retrainer
@@ -221,6 +222,7 @@ class App:
     def _open(self) -> None:
         config = self.config = self._read(None)
         self.store = Store.open(config.state)
+        self._features = FeatureSeries(self.store.result)
         try:
             self._build(config)
         except BaseException:
@@ -400,7 +402,8 @@ class App:
         if key == self._drawn:
             return
         try:
-            self.exposition.update(project(view(self.config, health, self._parts)))
+            drawn = view(self.config, health, self._parts)
+            self.exposition.update(project(drawn, self._features), exemplars(drawn))
         except StoreError as error:
             log.error("the state cannot be read", extra=fields(error=error))  # noqa: TRY400
             self._failed(error)

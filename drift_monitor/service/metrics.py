@@ -8,32 +8,20 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_latest
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from drift_monitor.core.retraining import State
 from drift_monitor.core.types import FailureReason
-from drift_monitor.service.counters import Buckets
+from drift_monitor.service.exposition import PREFIX, Compressed, Drawn, Exemplars, Spec, render
 
-PREFIX = "drift_monitor_"
-Sample = tuple[tuple[str, ...], float | Buckets]  # label values in the order of the metric's labels
+__all__ = ["FEATURE_METRICS", "KNOWN_LABELS", "METRICS", "PREFIX", "Exposition", "content_type"]
 
-
-class Spec(NamedTuple):
-    """One metric of the catalogue."""
-
-    name: str
-    type: Literal["gauge", "counter", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-
+_END = b"# EOF\n"  # of OpenMetrics
 
 _M, _F, _R = ("monitor",), ("monitor", "feature"), ("receiver",)
 METRICS: tuple[Spec, ...] = (
@@ -45,7 +33,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("runs_in_progress", "gauge", "Windows being evaluated now.", _M),
     Spec("runs_due", "gauge", "Windows waiting to be evaluated.", _M),
     Spec("runs_missed_total", "counter", "Windows that were not evaluated because of downtime.", _M),
-    Spec("metrics_suppressed_series", "gauge", "Per-feature series cut by metrics.max_series."),
+    Spec("metrics_suppressed_series", "gauge", "Per-feature series cut from this page by metrics.max_series."),
     Spec("monitor_info", "gauge", "Always 1; the model watched.", ("monitor", "model", "model_version", "owner")),
     Spec("runs_total", "counter", "Windows evaluated, whatever the verdict.", _M),
     Spec("run_failures_total", "counter", "Windows not judged because something failed.", ("monitor", "reason")),
@@ -77,8 +65,30 @@ METRICS: tuple[Spec, ...] = (
     Spec("reference_rows", "gauge", "Rows of the training data behind the reference.", _M),
     Spec("reference_created_timestamp_seconds", "gauge", "When the reference was built.", _M),
     Spec("reference_loaded_timestamp_seconds", "gauge", "When this process first used the reference.", _M),
-    Spec("feature_drift_score", "gauge", "Score of the deciding method; larger is further.", (*_F, "method")),
-    Spec("feature_drift_score_threshold", "gauge", "The feature drifts above this.", (*_F, "method")),
+    Spec(
+        "feature_drift_score",
+        "gauge",
+        "Score of the deciding method, larger is further: compare with its threshold, never sum over method.",
+        (*_F, "method"),
+    ),
+    Spec(
+        "feature_drift_score_threshold",
+        "gauge",
+        "The feature drifts when the method's score is above this.",
+        (*_F, "method"),
+    ),
+    Spec(
+        "feature_drift_p_value",
+        "gauge",
+        "p-value of a method if rows were independent, which those of a log seldom are.",
+        (*_F, "method"),
+    ),
+    Spec(
+        "feature_drift_statistic",
+        "gauge",
+        "Statistic of a method in its own unit, larger is further: never sum over method.",
+        (*_F, "method"),
+    ),
     Spec("feature_drift_detected", "gauge", "Whether the feature is over its threshold.", _F),
     Spec("feature_null_ratio", "gauge", "Share of null rows.", _F),
     Spec("feature_out_of_range_ratio", "gauge", "Share of rows outside the reference's range.", _F),
@@ -120,39 +130,45 @@ KNOWN_LABELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # counters that s
 }
 
 
-class Families:
-    """A collector of fixed families."""
+FEATURE_METRICS: tuple[Spec, ...] = tuple(spec for spec in METRICS if "feature" in spec.labels)
+_OTHERS = tuple(spec for spec in METRICS if "feature" not in spec.labels)
 
-    def __init__(self, series: Mapping[str, Sequence[Sample]]) -> None:
-        self._families = [_family(spec, series.get(spec.name, ())) for spec in METRICS]
 
-    def collect(self) -> Iterable[Metric]:
-        """Every metric of the catalogue."""
-        return self._families
+def content_type(*, openmetrics: bool) -> str:
+    """Of a page in one of the two formats."""
+    return OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Exposition:
-    """Renders series once and serves them until there are new ones.
+    """Renders and compresses series once, and serves them until there are new ones.
 
-    Rendering 200,000 samples takes seconds, so a scrape waits for no more than compression.
+    Per-feature series are most of a page and change only when a window is judged, so they come first: what
+    follows is compressed after them, and at a scrape only the process's own figures.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._families = Families({})
-        self._bodies: dict[bool, bytes] = {}
+        self._drawn: Drawn = {}
+        self._exemplars: Exemplars = {}
+        self._features: dict[bool, Compressed] = {}  # by format: whether it is OpenMetrics
+        self._pages: dict[bool, Compressed] = {}
         self._process = ProcessCollector(registry=None)
 
-    def update(self, series: Mapping[str, Sequence[Sample]]) -> None:
-        """Take on new series and render them in the formats asked for so far.
+    def update(self, drawn: Drawn, exemplars: Exemplars) -> None:
+        """Take on new series, and render them in the formats asked for so far.
 
         Args:
-            series: samples by the name of their metric.
+            drawn: samples by the name of their metric. The samples of a per-feature metric count as unchanged when
+                they are the same list as before.
+            exemplars: of counters and histograms.
         """
-        families = Families(series)
-        bodies = {openmetrics: _encode(families, openmetrics=openmetrics) for openmetrics in self._bodies}
+        same = all(drawn.get(s.name) is self._drawn.get(s.name) for s in FEATURE_METRICS)
         with self._lock:
-            self._families, self._bodies = families, bodies
+            asked = list(self._pages)
+            features = dict(self._features) if same else {}
+        pages = {o: self._page(drawn, exemplars, features, openmetrics=o) for o in asked}
+        with self._lock:
+            self._drawn, self._exemplars, self._features, self._pages = drawn, exemplars, features, pages
 
     def render(self, accept: str, *, compressed: bool) -> tuple[bytes, str]:
         """What a scrape gets.
@@ -166,39 +182,26 @@ class Exposition:
         """
         openmetrics = "application/openmetrics-text" in accept
         with self._lock:
-            if openmetrics not in self._bodies:
-                self._bodies[openmetrics] = _encode(self._families, openmetrics=openmetrics)
-            body = self._bodies[openmetrics]
-        process = _encode(self._process, openmetrics=openmetrics)  # of this moment, unlike the rest
-        body = process.removesuffix(b"# EOF\n") + body
-        kind = OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE_PLAIN_0_0_4
-        return (gzip.compress(body, compresslevel=1) if compressed else body), kind
+            if openmetrics not in self._pages:
+                self._pages[openmetrics] = self._page(
+                    self._drawn, self._exemplars, self._features, openmetrics=openmetrics
+                )
+            page = self._pages[openmetrics]
+        body = page.whole(self._of_this_moment(openmetrics=openmetrics))
+        return (body if compressed else gzip.decompress(body)), content_type(openmetrics=openmetrics)
 
+    @staticmethod
+    def _page(
+        drawn: Drawn, exemplars: Exemplars, features: dict[bool, Compressed], *, openmetrics: bool
+    ) -> Compressed:
+        """A page without its end; the part that `features` lacks is put there."""
+        if openmetrics not in features:
+            features[openmetrics] = Compressed(render(FEATURE_METRICS, drawn, {}, openmetrics=openmetrics))
+        rest = render(_OTHERS, drawn, exemplars, openmetrics=openmetrics)
+        return Compressed(rest, after=features[openmetrics])
 
-def _encode(collector: Collector, *, openmetrics: bool) -> bytes:
-    encoded: bytes = openmetrics_latest(collector) if openmetrics else generate_latest(collector)  # type: ignore[no-untyped-call]
-    return encoded
-
-
-def _family(spec: Spec, samples: Sequence[Sample]) -> Metric:
-    name = PREFIX + spec.name
-    family = Metric(name.removesuffix("_total") if spec.type == "counter" else name, spec.help, spec.type)
-    for values, value in samples:
-        labels = dict(zip(spec.labels, values, strict=True))
-        if isinstance(value, tuple):
-            _add_histogram(family, labels, *value)
-        else:
-            family.add_sample(name, labels, value)
-    return family
-
-
-def _add_histogram(
-    family: Metric, labels: dict[str, str], bounds: tuple[float, ...], counts: tuple[int, ...], total: float
-) -> None:
-    seen = 0
-    for bound, n in zip((*bounds, float("inf")), counts, strict=True):
-        seen += n
-        le = "+Inf" if bound == float("inf") else repr(float(bound))
-        family.add_sample(f"{family.name}_bucket", {**labels, "le": le}, seen)
-    family.add_sample(f"{family.name}_count", labels, seen)
-    family.add_sample(f"{family.name}_sum", labels, total)
+    def _of_this_moment(self, *, openmetrics: bool) -> bytes:
+        """Memory and CPU of the process, which no run brings about."""
+        latest = openmetrics_latest if openmetrics else generate_latest
+        text: bytes = latest(self._process)
+        return text

@@ -1,11 +1,10 @@
-"""From what is stored to what is exported: series by metric, with names made safe and a budget kept."""
+"""From what is stored to what is exported: series and exemplars by metric."""
 
 from __future__ import annotations
 
 import platform
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
@@ -13,18 +12,19 @@ from itertools import islice, pairwise, product
 from typing import TypeVar
 
 from drift_monitor import __version__
-from drift_monitor.config.models import Config, Metrics, Monitor, Schedule
+from drift_monitor.config.models import Config, Monitor, Schedule
 from drift_monitor.core.retraining import RAILS, State
-from drift_monitor.core.types import CheckResult, FeatureResult, Outcome
+from drift_monitor.core.types import CheckResult, Outcome
 from drift_monitor.service.counters import Series
+from drift_monitor.service.exposition import Drawn, Exemplars, Labels, Sample, Spec
+from drift_monitor.service.feature_series import FeatureSeries, clean
 from drift_monitor.service.messages import model_now
-from drift_monitor.service.metrics import KNOWN_LABELS, METRICS, Sample, Spec
+from drift_monitor.service.metrics import KNOWN_LABELS, METRICS
+from drift_monitor.service.revision import revision
 from drift_monitor.service.scheduler import EPOCH, fires_after
 from drift_monitor.service.store import Snapshot
 
 _T = TypeVar("_T")
-_LONGEST_LABEL = 200  # characters
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -60,35 +60,6 @@ class View:
         )
 
 
-def clean(text: str) -> str:
-    r"""A name that is safe as a label value: of bounded length, without control characters and lone surrogates.
-
-    Example:
-        >>> clean("a\nb\ud800c") == "a\ufffdb\ufffdc"
-        True
-    """
-    return _UNSAFE.sub("\ufffd", text)[:_LONGEST_LABEL]
-
-
-def unique(names: Iterable[str]) -> dict[str, str]:
-    r"""Clean names, keeping different ones different.
-
-    Example:
-        >>> list(unique(["a", "b\x01", "b\x02"]).values()) == ["a", "b\ufffd", "b\ufffd~2"]
-        True
-    """
-    labels: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in names:
-        label, n = clean(name), 1
-        while label in taken:
-            n += 1
-            label = f"{clean(name)}~{n}"
-        taken.add(label)
-        labels[name] = label
-    return labels
-
-
 @lru_cache(maxsize=1000)
 def longest_interval(schedule: Schedule) -> timedelta:
     """The longest time between two fire times in a row, over 15 days or 13 of them, whichever is longer.
@@ -107,11 +78,22 @@ def longest_interval(schedule: Schedule) -> timedelta:
     return max((b - a for a, b in pairwise(fires)), default=timedelta(0))
 
 
-def project(view: View) -> dict[str, list[Sample]]:
-    """Every series, by the name of its metric."""
+def project(view: View, features: FeatureSeries) -> Drawn:
+    """Every series, by the name of its metric.
+
+    Args:
+        view: what to draw.
+        features: keeps those of features from one call to the next.
+    """
     series: dict[str, list[Sample]] = defaultdict(list)
-    for name, labels, value in (*_daemon(view), *_monitors(view), *_features(view), *_outbox(view)):
+    for name, labels, value in (*_daemon(view), *_monitors(view), *_outbox(view)):
         series[name].append((labels, value))
+    judged = {
+        name: found for name in view.monitors if (found := view.snapshot.latest_judged.get(name)) is not None
+    }
+    budgeted = features.within(view.config.metrics, judged, view.snapshot.judged_runs)
+    series |= budgeted.series
+    series["metrics_suppressed_series"] = [((), budgeted.cut)]
     receivers = _receivers(view)
     for spec in METRICS:
         if spec.type == "counter":
@@ -121,11 +103,22 @@ def project(view: View) -> dict[str, list[Sample]]:
     return series
 
 
-_Value = tuple[str, tuple[str, ...], float]  # metric, label values, value
+def exemplars(view: View) -> Exemplars:
+    """Runs that counters and histograms counted, by metric and label values."""
+    receivers = _receivers(view)
+    return {
+        (spec.name, labels): seen
+        for spec in METRICS
+        if spec.type != "gauge"
+        for labels, seen in _stored(spec, view, receivers, view.snapshot.exemplars)
+    }
+
+
+_Value = tuple[str, Labels, float]  # metric, label values, value
 
 
 def _daemon(view: View) -> Iterator[_Value]:
-    yield "build_info", (__version__, "", platform.python_version()), 1
+    yield "build_info", (__version__, revision(), platform.python_version()), 1
     yield "config_last_reload_successful", (), view.reload_ok
     yield "config_last_reload_success_timestamp_seconds", (), view.reloaded.timestamp()
     yield "scheduler_running", (), view.scheduler_running
@@ -213,66 +206,6 @@ def _reference(view: View, name: str, judged: CheckResult) -> Iterator[_Value]:
     yield "reference_created_timestamp_seconds", (name,), reference.created.timestamp()
     if (loaded := view.loaded.get((name, reference.sha256))) is not None:
         yield "reference_loaded_timestamp_seconds", (name,), loaded.timestamp()
-
-
-def _features(view: View) -> Iterator[_Value]:
-    """Per-feature series within the budget, which the monitors share fairly; the most drifted come first."""
-    metrics = view.config.metrics
-    wanted: dict[str, list[list[_Value]]] = {}
-    for name in view.monitors:
-        if (judged := view.snapshot.latest_judged.get(name)) is not None:
-            labels = unique(f.name for f in judged.features)
-            wanted[name] = [list(_feature((name, labels[f.name]), f)) for f in _chosen(judged.features, metrics)]
-    shares = fair_shares({name: sum(map(len, lists)) for name, lists in wanted.items()}, metrics.max_series)
-    cut = 0
-    for name, lists in wanted.items():
-        left = shares[name]
-        for series in lists:
-            if len(series) > left:  # a feature is exported whole, and the less drifted ones after it not at all
-                left = 0
-                cut += len(series)
-                continue
-            left -= len(series)
-            yield from series
-    yield "metrics_suppressed_series", (), cut
-
-
-def fair_shares(demands: Mapping[str, int], budget: int) -> dict[str, int]:
-    """Share a budget so that nobody gets more than they ask for and nobody less than another unless they ask less.
-
-    Example:
-        >>> fair_shares({"a": 2, "b": 9, "c": 9}, 12)
-        {'a': 2, 'b': 5, 'c': 5}
-    """
-    shares = {}
-    for n, (name, demand) in enumerate(sorted(demands.items(), key=lambda item: item[1])):
-        shares[name] = min(demand, budget // (len(demands) - n))
-        budget -= shares[name]
-    return shares
-
-
-def _chosen(features: Sequence[FeatureResult], metrics: Metrics) -> Sequence[FeatureResult]:
-    match metrics.features:
-        case "all":
-            return features
-        case "drifted":
-            return [f for f in features if f.drifted]
-        case "top_k":
-            return features[: metrics.top_k]
-        case "none":
-            return ()
-
-
-def _feature(of: tuple[str, str], feature: FeatureResult) -> Iterator[_Value]:
-    yield "feature_drift_detected", of, feature.drifted
-    if feature.method is not None:
-        if feature.score is not None:
-            yield "feature_drift_score", (*of, feature.method), feature.score
-        if feature.threshold is not None:
-            yield "feature_drift_score_threshold", (*of, feature.method), feature.threshold
-    for what in ("null_ratio", "out_of_range_ratio", "new_category_ratio"):
-        if (value := getattr(feature, what)) is not None:
-            yield f"feature_{what}", of, value
 
 
 def _receivers(view: View) -> list[str]:

@@ -201,6 +201,24 @@ VALUES (:name, :labels, :bounds, :counts, :total);
 -- Every histogram.
 SELECT name, labels, bounds, counts, total FROM histograms;
 
+-- name: put_exemplar
+-- The run that a counter or a bucket counted last.
+INSERT OR REPLACE INTO exemplars (name, labels, bucket, run, value, at)
+VALUES (:name, :labels, :bucket, :run, :value, :at);
+
+-- name: drop_exemplars
+-- A histogram starts anew.
+DELETE FROM exemplars WHERE name = :name AND labels = :labels;
+
+-- name: exemplars
+-- Every exemplar.
+SELECT name, labels, run, value, at FROM exemplars ORDER BY name, labels, bucket;
+
+-- name: judged_run
+-- The newest run of a monitor that was judged.
+SELECT id FROM runs WHERE monitor = :monitor AND state = 'done' AND verdict IN ('ok', 'drift', 'broken')
+ORDER BY window_end DESC LIMIT 1;
+
 -- name: latest
 -- By monitor: the newest finished run, the newest judged one, and when (by the daemon's clock) the last of each ended.
 WITH RECURSIVE monitors (monitor) AS (  -- one index probe a monitor, however many runs there are

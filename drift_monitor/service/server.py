@@ -20,7 +20,7 @@ from drift_monitor.core.errors import StoreError
 from drift_monitor.service.exchange import Request, Response, as_json, html, say
 from drift_monitor.service.guard import OPEN, Guard
 from drift_monitor.service.logs import fields
-from drift_monitor.service.metrics import Exposition
+from drift_monitor.service.metrics_api import MetricsApi, Source
 from drift_monitor.service.pages import Pages
 from drift_monitor.service.retraining_api import Actor, Handler, RetrainingApi
 from drift_monitor.service.stored import find_run, stored_run
@@ -39,10 +39,8 @@ _REPORT_POLICY = (
 _MOST_ROWS = 1000
 
 
-class Daemon(Actor, Protocol):
+class Daemon(Actor, Source, Protocol):
     """What the server shows and asks for."""
-
-    exposition: Exposition
 
     @property
     def reports(self) -> Path:
@@ -80,7 +78,7 @@ class Application:
             (r"/-/healthy", {"GET": self._healthy}),
             (r"/-/ready", {"GET": self._ready}),
             (r"/-/reload", {"POST": self._reload}),
-            (r"/metrics", {"GET": self._metrics}),
+            *MetricsApi(daemon).routes,
             (r"/", {"GET": self._index}),
             (r"/monitors/([^/]+)", {"GET": self._monitor}),
             (r"/style\.css", {"GET": self._style}),
@@ -166,14 +164,6 @@ class Application:
         if problems := self._daemon.reload():
             return say("the old configuration keeps running\n" + "\n".join(problems), HTTPStatus.BAD_REQUEST)
         return say("reloaded")
-
-    def _metrics(self, request: Request) -> Response:
-        compressed = bool(
-            re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", request.headers.get("accept-encoding", ""))
-        )
-        body, kind = self._daemon.exposition.render(request.headers.get("accept", ""), compressed=compressed)
-        headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if compressed else {})
-        return Response(body, kind, headers=headers)
 
     def _index(self, _request: Request) -> Response:
         return html(self._pages.index(self._daemon.store.snapshot(), self._daemon.config, self._daemon.status()))

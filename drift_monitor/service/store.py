@@ -24,16 +24,17 @@ from drift_monitor.core.retraining import Retraining
 from drift_monitor.core.types import CheckResult, Episode, Lane, Message, Outcome, Value, Window
 from drift_monitor.service.counters import (
     HISTOGRAMS,
-    Buckets,
     Series,
     count,
     count_request,
     count_run,
     observe,
     read_counters,
+    read_exemplars,
     read_histograms,
 )
 from drift_monitor.service.database import Database
+from drift_monitor.service.exposition import Buckets, Exemplar
 from drift_monitor.service.lock import LockFile, LockInfo, explain_os_error, read_lock
 from drift_monitor.service.logs import fields
 from drift_monitor.service.retrainings import Retrainings, put, read_retrainings
@@ -99,6 +100,7 @@ class Snapshot:
     last_delivery: Mapping[str, datetime] = field(default_factory=dict)  # receiver -> when it last took a message
     judged_runs: Mapping[str, int] = field(default_factory=dict)  # by monitor: the run of `latest_judged`
     retrainings: Mapping[str, Retraining] = field(default_factory=dict)  # by monitor: the newest
+    exemplars: Mapping[Series, Sequence[Exemplar]] = field(default_factory=dict)  # of a histogram one a bucket
 
 
 class Store:
@@ -270,11 +272,11 @@ class Store:
                 _put_episode(db, episode, stamp)
             for receiver, message, body in bodies:
                 _put_message(db, receiver, message, body, stamp)
-            count_run(db, result)
+            count_run(db, result, (run, stamp))
             for name, labels, by in counts:
-                count(db, name, labels, by)
+                count(db, name, labels, by, (run, stamp))
             for name, labels, value in observations:
-                observe(db, name, labels, value)
+                observe(db, name, labels, value, (run, stamp))
             if retraining is not None:
                 put(db, retraining)
 
@@ -289,6 +291,12 @@ class Store:
         with self._database.transaction("DEFERRED") as db:
             rows = db.run("summaries", monitor=monitor, limit=limit).fetchall()
         return [(row[0], result) for row in rows if (result := self._read_result(*row)) is not None]
+
+    def judged_run(self, monitor: str) -> int | None:
+        """The run of the newest window judged ok, drift or broken."""
+        with self._database.transaction("DEFERRED") as db:
+            row = db.run("judged_run", monitor=monitor).fetchone()
+        return row and int(row[0])
 
     def run_of(self, monitor: str, end: datetime) -> int | None:
         """The finished run of the window that ends at a time."""
@@ -443,6 +451,9 @@ class Store:
             episodes = db.run("open_episodes").fetchall()
             counters = dict(read_counters(db))
             histograms = dict(read_histograms(db))
+            exemplars: dict[Series, list[Exemplar]] = {}
+            for series, run, value, at in read_exemplars(db):
+                exemplars.setdefault(series, []).append(Exemplar(run, value, _time(at)))
             totals = db.run("outbox_totals").fetchall()
             disabled = db.run("disabled_receivers").fetchall()
             successes = db.run("last_successes").fetchall()
@@ -463,6 +474,7 @@ class Store:
             last_delivery={receiver: _time(at) for receiver, at in successes},
             judged_runs={monitor: run for monitor, _, run, _, _ in latest if run is not None},
             retrainings={found.monitor: found for found in retrainings},
+            exemplars=exemplars,
         )
 
     def purge(

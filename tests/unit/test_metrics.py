@@ -5,17 +5,22 @@ import math
 import re
 import shutil
 import subprocess
+import zlib
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from drift_monitor.config.models import Config
+from drift_monitor.config.models import Config, Metrics
 from drift_monitor.core.retraining import Retraining, State, Weights
 from drift_monitor.core.types import (
     CheckResult,
@@ -26,10 +31,14 @@ from drift_monitor.core.types import (
     Outcome,
     QualityResult,
     ReferenceId,
+    StatResult,
     Window,
 )
-from drift_monitor.service.metrics import KNOWN_LABELS, METRICS, PREFIX, Exposition
-from drift_monitor.service.projection import View, clean, fair_shares, longest_interval, project, unique
+from drift_monitor.service import revision as revisions
+from drift_monitor.service.exposition import Compressed, Exemplar, Spec, render
+from drift_monitor.service.feature_series import FeatureSeries, all_of, clean, fair_shares, unique
+from drift_monitor.service.metrics import FEATURE_METRICS, KNOWN_LABELS, METRICS, PREFIX, Exposition
+from drift_monitor.service.projection import View, exemplars, longest_interval, project
 from drift_monitor.service.store import Snapshot, Store
 
 NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
@@ -87,10 +96,18 @@ def view(snapshot, config, **more):
     )
 
 
-def scrape(view, accept=""):
+def drawn(view, read=lambda run: None):
+    return project(view, FeatureSeries(read))
+
+
+def exposed(view, read=lambda run: None):
     exposition = Exposition()
-    exposition.update(project(view))
-    return exposition.render(accept, compressed=False)[0].decode()
+    exposition.update(drawn(view, read), exemplars(view))
+    return exposition
+
+
+def scrape(view, accept="", read=lambda run: None):
+    return exposed(view, read).render(accept, compressed=False)[0].decode()
 
 
 def samples(text, parse=parse_text):
@@ -169,6 +186,7 @@ def judged():
         },
         last_delivery={"hook": NOW},
         retrainings={"m": retraining},
+        judged_runs={"m": 5},
     )
     return view(
         found,
@@ -363,7 +381,9 @@ def test_the_loop_is_seen(judged):
 
 
 def test_every_sample_is_in_the_catalogue_and_every_metric_is_used(judged):
-    series = project(judged)
+    config = judged.config.model_copy(update={"metrics": Metrics(detail=("quality", "p_values", "statistics"))})
+    whole = whole_result(judged.snapshot.latest_judged["m"])
+    series = drawn(replace(judged, config=config), lambda run: whole)
     assert {spec.name for spec in METRICS} >= series.keys()
     without_samples = {spec.name for spec in METRICS} - {name for name, found in series.items() if found}
     assert without_samples == {"webhook_request_duration_seconds"}
@@ -371,11 +391,11 @@ def test_every_sample_is_in_the_catalogue_and_every_metric_is_used(judged):
         assert all(len(labels) == len(spec.labels) for labels, _ in series[spec.name])
         assert spec.name.endswith("_total") == (spec.type == "counter")
         assert spec.help.endswith(".")
+        assert not set(spec.help) & set('\\"\n')  # which the formats would escape, each in its own way
 
 
 def test_both_formats_say_the_same(judged):
-    exposition = Exposition()
-    exposition.update(project(judged))
+    exposition = exposed(judged)
     text, text_type = exposition.render("text/plain", compressed=False)
     prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5"
     openmetrics, openmetrics_type = exposition.render(prometheus, compressed=False)
@@ -390,8 +410,7 @@ def test_both_formats_say_the_same(judged):
 
 
 def test_compressed_is_the_same(judged):
-    exposition = Exposition()
-    exposition.update(project(judged))
+    exposition = exposed(judged)
     body, _ = exposition.render("", compressed=True)
     plain, _ = exposition.render("", compressed=False)
     ours = [
@@ -402,15 +421,37 @@ def test_compressed_is_the_same(judged):
 
 
 def test_it_is_rendered_once_and_again_after_an_update(judged):
-    exposition = Exposition()
+    exposition, features = Exposition(), FeatureSeries(lambda run: None)
     assert b'runs_total{monitor="m"}' not in exposition.render("", compressed=False)[0]
-    exposition.update(project(judged))
-    first = exposition._bodies[False]
+    exposition.update(project(judged, features), {})
+    first = exposition._pages[False]
+    assert b'runs_total{monitor="m"}' in exposition.render("", compressed=False)[0]
+    assert exposition._pages[False] is first
+    exposition.update(project(judged, features), {})
+    assert exposition._pages[False] is not first
+    assert gzip.decompress(exposition._pages[False].whole()) == gzip.decompress(first.whole())
+
+
+def test_features_are_rendered_again_when_a_window_was_judged_and_at_no_other_time(judged):
+    exposition, features = Exposition(), FeatureSeries(lambda run: None)
     exposition.render("", compressed=False)
-    assert exposition._bodies[False] is first
-    exposition.update(project(judged))
-    assert exposition._bodies[False] == first
-    assert exposition._bodies[False] is not first
+
+    def update(view):
+        exposition.update(project(view, features), {})
+        return exposition._features[False]
+
+    first = update(judged)
+    assert update(replace(judged, due={"m": 9})) is first
+    assert b'drift_monitor_runs_due{monitor="m"} 9' in exposition.render("", compressed=False)[0]
+    again = judged.snapshot.latest_judged["m"].model_copy(update={"features": (feature("new"),)})
+    later = update(replace(judged, snapshot=replace(judged.snapshot, latest_judged={"m": again})))
+    assert later is not first
+    text = exposition.render("", compressed=False)[0]
+    assert b'feature="new"' in text
+    assert b'feature="age"' not in text  # what is gone is not exported
+    quiet = replace(judged, config=judged.config.model_copy(update={"metrics": Metrics(features="none")}))
+    update(quiet)
+    assert b"feature=" not in exposition.render("", compressed=False)[0]
 
 
 def test_a_store_and_its_metrics(tmp_path):
@@ -424,7 +465,11 @@ def test_a_store_and_its_metrics(tmp_path):
         store.finish(
             run.id, done, now=NOW, observations=[("run_duration_seconds", {"monitor": "m", "phase": "judge"}, 0.2)]
         )
-        found = samples(scrape(view(store.snapshot(), config("m"))))
+        seen = view(store.snapshot(), config("m"))
+        found = samples(scrape(seen))
+        text = scrape(seen, "application/openmetrics-text")
+        assert store.judged_run("m") == run.id
+        assert store.judged_run("other") is None
     finally:
         store.close()
     assert value(found, "runs_total", monitor="m") == 1
@@ -432,12 +477,195 @@ def test_a_store_and_its_metrics(tmp_path):
     assert value(found, "run_duration_seconds_bucket", monitor="m", phase="judge", le="0.25") == 1
     assert value(found, "run_last_success_timestamp_seconds", monitor="m") == NOW.timestamp()
     assert not any(math.isnan(v) for v in found.values())
+    named = {
+        (s.name.removeprefix(PREFIX), s.labels.get("le", "")): s.exemplar
+        for family in parse_openmetrics(text)
+        for s in family.samples
+        if s.exemplar is not None
+    }
+    assert {where: (dict(e.labels), e.value, float(e.timestamp)) for where, e in named.items()} == {
+        ("runs_total", ""): ({"run_id": str(run.id)}, 1, NOW.timestamp()),
+        ("rows_processed_total", ""): ({"run_id": str(run.id)}, 100, NOW.timestamp()),
+        ("run_duration_seconds_bucket", "0.25"): ({"run_id": str(run.id)}, 0.2, NOW.timestamp()),
+    }
 
 
 @pytest.mark.server
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_finds_nothing_to_say(judged):
+@pytest.mark.parametrize("page", ["main", "features"])
+def test_promtool_finds_nothing_to_say(judged, page):
+    whole = whole_result(judged.snapshot.latest_judged["m"])
+    everything = judged.config.model_copy(
+        update={"metrics": Metrics(detail=("quality", "p_values", "statistics"))}
+    )
+    text = scrape(replace(judged, config=everything), read=lambda run: whole)
+    assert all(f"\n{PREFIX}{spec.name}" in text for spec in FEATURE_METRICS)
+    if page == "features":
+        text = render(FEATURE_METRICS, all_of("m", whole), {}, openmetrics=False).decode()
     said = subprocess.run(
-        ["promtool", "check", "metrics"], input=scrape(judged), capture_output=True, text=True, check=False
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+
+
+# -- the formats, beside the client library's own rendering -------------------------------------------
+
+GAUGE = Spec("g", "gauge", "A gauge.", ("a", "b"))
+COUNTER = Spec("c_total", "counter", "A counter.", ("a",))
+HISTOGRAM = Spec("h_seconds", "histogram", "A histogram.", ("a",))
+PLAIN = Spec("plain", "gauge", "Without labels.")
+VALUES = st.floats(allow_nan=False)
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(["\\", '"', "\n", "\\n", "%s", "{}"])
+
+
+@given(
+    st.dictionaries(st.tuples(TEXTS, TEXTS), VALUES, max_size=3),
+    st.dictionaries(st.tuples(TEXTS), st.floats(0, allow_nan=False), max_size=3),
+    st.dictionaries(st.tuples(TEXTS), st.lists(st.integers(0, 10**6), min_size=3, max_size=3), max_size=3),
+    st.booleans(),
+)
+def test_the_text_says_what_the_client_librarys_says(gauges, counters, histograms, openmetrics):
+    series = {
+        "g": list(gauges.items()),
+        "c_total": list(counters.items()),
+        "h_seconds": [(labels, ((0.5, 1), tuple(counts), 2.5)) for labels, counts in histograms.items()],
+        "plain": [((), 3)],
+    }
+    text = render((GAUGE, COUNTER, HISTOGRAM, PLAIN), series, {}, openmetrics=openmetrics).decode()
+
+    gauge = GaugeMetricFamily(PREFIX + "g", GAUGE.help, labels=GAUGE.labels)
+    for labels, number in gauges.items():
+        gauge.add_metric(labels, number)
+    counter = CounterMetricFamily(PREFIX + "c", COUNTER.help, labels=COUNTER.labels)
+    for labels, number in counters.items():
+        counter.add_metric(labels, number)
+    histogram = HistogramMetricFamily(PREFIX + "h_seconds", HISTOGRAM.help, labels=HISTOGRAM.labels)
+    for labels, (a, b, c) in histograms.items():
+        histogram.add_metric(labels, [("0.5", a), ("1.0", a + b), ("+Inf", a + b + c)], 2.5)
+    plain = GaugeMetricFamily(PREFIX + "plain", PLAIN.help, value=3)
+
+    class Theirs:
+        def collect(self):
+            return [gauge, counter, histogram, plain]
+
+    their_text = (generate_openmetrics if openmetrics else generate_latest)(Theirs()).decode()
+    their_text = their_text.removesuffix("# EOF\n")
+    parse = parse_openmetrics if openmetrics else parse_text
+    end = "# EOF\n" if openmetrics else ""
+    assert samples(text + end, parse) == samples(their_text + end, parse)
+    comments = [line for line in text.splitlines() if line.startswith("# ")]
+    assert comments == [line for line in their_text.splitlines() if line.startswith("# ")]
+
+
+def test_numbers_that_are_none():
+    values = {"nan": math.nan, "up": math.inf, "down": -math.inf}
+    series = {"g": [((name, ""), number) for name, number in values.items()]}
+    lines = render((GAUGE,), series, {}, openmetrics=True).decode().splitlines()[2:]
+    assert [line.partition("} ")[2] for line in lines] == ["NaN", "+Inf", "-Inf"]
+
+
+def test_exemplars_stand_at_their_buckets_and_in_openmetrics_only():
+    series = {"h_seconds": [(("x",), ((0.5, 1.0), (1, 0, 2), 9.0))], "c_total": [(("x",), 3)]}
+    seen = {
+        ("h_seconds", ("x",)): [Exemplar(7, 0.5, NOW), Exemplar(8, 4.0, NOW)],
+        ("c_total", ("x",)): [Exemplar(9, 1, NOW)],
+    }
+    text = render((COUNTER, HISTOGRAM), series, seen, openmetrics=True).decode()
+    at = f"{NOW.timestamp():.3f}"
+    assert [line for line in text.splitlines() if " # " in line] == [
+        f'drift_monitor_c_total{{a="x"}} 3.0 # {{run_id="9"}} 1.0 {at}',
+        f'drift_monitor_h_seconds_bucket{{a="x",le="0.5"}} 1.0 # {{run_id="7"}} 0.5 {at}',
+        f'drift_monitor_h_seconds_bucket{{a="x",le="+Inf"}} 3.0 # {{run_id="8"}} 4.0 {at}',
+    ]
+    assert " # " not in render((COUNTER, HISTOGRAM), series, seen, openmetrics=False).decode()
+
+
+@given(st.lists(st.binary(max_size=300), max_size=4), st.binary(max_size=300))
+def test_compressed_text_goes_on_in_one_gzip_member(parts, rest):
+    page = Compressed(b"start")
+    for part in parts:
+        Compressed(b"something else", after=page)  # two may go on from the same start
+        page = Compressed(part, after=page)
+    inflate = zlib.decompressobj(wbits=31)
+    assert inflate.decompress(page.whole(rest)) == b"start" + b"".join(parts) + rest
+    assert inflate.eof
+    assert not inflate.unused_data
+
+
+# -- what is told of a feature -------------------------------------------------------------------------
+
+
+def whole_result(result):
+    """The same with statistics, as the store keeps it."""
+    statistics = {"ks": StatResult(statistic=0.4, p_value=0.03), "psi": StatResult(statistic=0.1)}
+    told = tuple(f.model_copy(update={"statistics": statistics}) for f in result.features)
+    return result.model_copy(update={"features": told})
+
+
+@pytest.mark.parametrize(
+    ("detail", "more"),
+    [
+        ((), set()),
+        (("quality",), {"null_ratio"}),
+        (("p_values",), {"drift_p_value ks"}),
+        (("statistics",), {"drift_statistic ks", "drift_statistic psi"}),
+    ],
+)
+def test_detail_is_asked_for(detail, more):
+    light = result(features=(feature("x"),))
+    seen = snapshot(latest={"m": light}, latest_judged={"m": light}, judged_runs={"m": 5})
+    text = scrape(view(seen, config("m", metrics={"detail": detail})), read={5: whole_result(light)}.__getitem__)
+    found = {
+        f"{name.removeprefix('feature_')} {dict(key).get('method', '')}".strip()
+        for name, key in samples(text)
+        if "feature" in dict(key)
+    }
+    assert found == {"drift_detected", "drift_score ks", "drift_score_threshold ks"} | more
+
+
+def test_p_values_count_in_the_budget():
+    light = result(features=(feature("x"), feature("y")))
+    seen = snapshot(latest={"m": light}, latest_judged={"m": light}, judged_runs={"m": 5})
+    metrics = {"detail": ["quality", "p_values"], "max_series": 9}
+    found = samples(scrape(view(seen, config("m", metrics=metrics)), read={5: whole_result(light)}.__getitem__))
+    assert value(found, "feature_drift_p_value", monitor="m", feature="x", method="ks") == 0.03
+    assert value(found, "metrics_suppressed_series") == 5
+
+
+def test_a_label_does_not_depend_on_the_order_of_blame():
+    names = ["b\x02", "b\x01", "a"]
+    assert unique(names) == unique(reversed(names))
+
+
+def test_a_label_does_not_depend_on_what_else_is_shown():
+    two = (feature("b\x02", drifted=True), feature("b\x01"))
+    of = result(features=two, verdict=Outcome.DRIFT)
+    seen = snapshot(latest={"m": of}, latest_judged={"m": of})
+    [shown] = {
+        dict(key)["feature"]
+        for name, key in samples(scrape(view(seen, config("m", metrics={"features": "drifted"}))))
+        if name == "feature_drift_detected"
+    }
+    assert shown == "b\ufffd~2"
+
+
+@pytest.mark.parametrize(
+    ("variable", "noted", "known"),
+    [
+        ("abc", None, "abc"),
+        ("", None, ""),
+        ("", '{"url": "u", "vcs_info": {"vcs": "git", "commit_id": "def"}}', "def"),
+        ("", '{"url": "file:///x", "dir_info": {}}', ""),
+        ("abc", '{"url": "u", "vcs_info": {"vcs": "git", "commit_id": "def"}}', "abc"),
+    ],
+)
+def test_the_commit_is_told_where_it_is_known(monkeypatch, judged, variable, noted, known):
+    installed = SimpleNamespace(read_text={"direct_url.json": noted}.__getitem__)
+    monkeypatch.setattr(revisions, "distribution", lambda name: installed)
+    monkeypatch.setenv(revisions.VARIABLE, variable)
+    revisions.revision.cache_clear()
+    try:
+        [told] = {dict(key)["revision"] for name, key in samples(scrape(judged)) if name == "build_info"}
+    finally:
+        revisions.revision.cache_clear()
+    assert told == known
