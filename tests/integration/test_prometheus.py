@@ -17,8 +17,10 @@ from urllib.request import urlopen
 
 import pytest
 
+from drift_monitor.core.retraining import Event, Weights, propose
 from drift_monitor.core.types import (
     CheckResult,
+    Comparison,
     Episode,
     FailureReason,
     FeatureResult,
@@ -26,6 +28,7 @@ from drift_monitor.core.types import (
     Outcome,
     QualityResult,
     ReferenceId,
+    StatResult,
     Window,
 )
 from drift_monitor.service.store import Store
@@ -34,7 +37,8 @@ ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 PATIENCE = 25  # seconds until something that must happen is given up
 
-# Queries that may rightly be empty in this scenario: (dashboard uid, panel or annotation) -> why.
+# Queries that may rightly be empty in this scenario -> why: (page, panel, refId), or (page, "annotation" or
+# "variable", name).
 MAY_BE_EMPTY = {}
 
 pytestmark = [
@@ -60,8 +64,8 @@ def wait_for(what, probe):
 
 
 def judged(monitor, window, verdict, *, score=0.1, rows=1500):
-    """A check of one window by a monitor with one feature."""
-    feature = FeatureResult(
+    """A check of one window by a monitor with a numeric and a categorical feature."""
+    distance = FeatureResult(
         name="distance",
         kind="numeric",
         drifted=verdict is Outcome.DRIFT,
@@ -69,20 +73,39 @@ def judged(monitor, window, verdict, *, score=0.1, rows=1500):
         score=score,
         threshold=0.2,
         null_ratio=0.01,
+        out_of_range_ratio=0.02,
+        statistics={"ks": StatResult(statistic=score, p_value=0.04)},
     )
+    carrier = FeatureResult(
+        name="carrier",
+        kind="categorical",
+        drifted=False,
+        method="chi2",
+        score=0.05,
+        threshold=0.2,
+        null_ratio=0.0,
+        new_category_ratio=0.03,
+        statistics={"chi2": StatResult(statistic=0.05, p_value=0.3)},
+    )
+    reference = ReferenceId(version="v1", sha256="ab12", rows=1000, created=window.start)
     return CheckResult(
         monitor=monitor,
         window=window,
         rows=rows,
+        duplicate_rows=3,
+        invalid_rows=1,
         verdict=verdict,
         reason="as the test says",
         score=score,
         threshold=0.2,
         promise="none",
-        reference=ReferenceId(version="v1", sha256="ab12", rows=1000, created=window.start),
-        features=(feature,),
+        reference=reference,
+        features=(distance, carrier),
         quality=(QualityResult(check="volume", failed=verdict is Outcome.BROKEN, message="too few rows"),),
         newest_event=window.end,
+        previous=Comparison(
+            reference=reference, verdict=Outcome.OK, reason="as the test says", score=0.1, threshold=0.2
+        ),
         seconds={"source": 0.2, "judge": 0.1},
     )
 
@@ -102,8 +125,9 @@ def unjudged(monitor, window):
 def seed(state):
     """Four monitors of a day's windows: one drifts, one gets broken data, one is calm, one was never judged.
 
-    The message about the drift has waited for two hours. The newest window of each is done, so that a daemon that
-    starts on this state has nothing to evaluate.
+    The message about the drift was taken by one receiver and has waited two hours for another. A retraining is
+    proposed, with weights. The newest window of each monitor is done, so that a daemon that starts on this state
+    has nothing to evaluate.
     """
     now = datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -147,8 +171,26 @@ def seed(state):
                 outcomes[run.monitor](run.window),
                 now=now - timedelta(hours=2),
                 episodes=[e for (monitor, _), e in opened.items() if monitor == run.monitor and last],
-                messages=[("oncall", message)] if run.monitor == "drifted" and last else [],
+                messages=[("oncall", message), ("archive", message)] if run.monitor == "drifted" and last else [],
+                observations=[
+                    ("run_duration_seconds", {"monitor": run.monitor, "phase": phase}, 0.2)
+                    for phase in ("source", "judge")
+                ],
             )
+        taken = store.next_delivery(["archive"], now)
+        store.delivered(taken.id, now, 0.2)
+        proposed = propose(
+            opened["drifted", "drift"],
+            judged("drifted", days[-1], Outcome.DRIFT, score=0.5),
+            receiver="oncall",
+            mode="propose",
+            now=now,
+        )
+        store.retrainings.put(proposed)
+        weights = Weights(
+            path="weights.parquet", rows=1000, sha256="cd34", effective_sample_size=640, adopt=True, why="it helps"
+        )
+        store.retrainings.move(proposed.id, Event.PREPARED, now, labelled=0.8, weights=weights)
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +205,17 @@ def target(tmp_path_factory):
         "source": {"path": "live.parquet", "timestamp": "time"},
         "schedule": {"every": "1d"},
         "notify": ["oncall"],
+        "retrain": {"receiver": "oncall", "labels": 0},
         "report": {"enabled": False},
     }
     config = {
         "state": "state",
         "server": {"listen": listen},
         "receivers": {
-            "oncall": {"type": "webhook", "url": f"http://127.0.0.1:{free_port()}/", "secret_file": "secret"}
+            name: {"type": "webhook", "url": f"http://127.0.0.1:{free_port()}/", "secret_file": "secret"}
+            for name in ("oncall", "archive")
         },
+        "metrics": {"detail": ["quality", "p_values"]},
         "monitors": dict.fromkeys(("drifted", "broken", "calm", "silent"), monitor),
     }
     (folder / "drift-monitor.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
@@ -300,15 +345,11 @@ def test_only_what_is_wrong_fires(prometheus):
     }
 
 
-def substituted(text):
-    """A query as Grafana sends it with everything selected."""
-    for name, value in {
-        "job": ".+",
-        "instance": ".+",
-        "monitor": ".+",
-        "__range": "1m",
-        "__rate_interval": "5s",
-    }.items():
+def substituted(text, **selected):
+    """A query as Grafana sends it with everything selected where there is no choice of just one."""
+    everything = dict.fromkeys(("job", "instance", "monitor", "phase"), ".+")
+    chosen = everything | {"__range": "1m", "__rate_interval": "5s"}
+    for name, value in (chosen | selected).items():
         text = re.sub(rf"\$(?:{name}\b|\{{{name}\}})", value, text)
     assert "$" not in text, f"a variable is left over: {text}"
     return text
@@ -318,37 +359,39 @@ def everything_asked():
     """(where, how, query) for every query of every dashboard."""
     for file in DASHBOARDS:
         dashboard = json.loads(file.read_text(encoding="utf-8"))
-        uid = dashboard["uid"]
+        page = dashboard["uid"].removeprefix("drift-monitor-")
         for panel in dashboard["panels"]:
             for target in panel.get("targets", ()):
                 how = "instant" if target["instant"] else "range"
-                yield pytest.param(
-                    (uid, panel["title"]), how, target["expr"], id=f"{panel['title']}-{target['refId']}"
-                )
+                name = f"{page}-{panel['title']}-{target['refId']}"
+                yield pytest.param((page, panel["title"], target["refId"]), how, target["expr"], id=name)
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
-                yield pytest.param(
-                    (uid, variable["name"]),
-                    "values",
-                    variable["query"]["query"],
-                    id=f"variable-{variable['name']}",
-                )
+                where = (page, "variable", variable["name"])
+                yield pytest.param(where, "values", variable["query"]["query"], id="-".join(where))
         for annotation in dashboard["annotations"]["list"]:
-            yield pytest.param(
-                (uid, annotation["name"]), "range", annotation["expr"], id=f"annotation-{annotation['name']}"
-            )
+            where = (page, "annotation", annotation["name"])
+            yield pytest.param(where, "range", annotation["expr"], id="-".join(where))
+
+
+def numbers(series):
+    """The values of an answer that a panel can draw."""
+    found = [pair[1] for one in series for pair in one.get("values", [one.get("value")])]
+    return [value for value in found if value != "NaN"]
 
 
 @pytest.mark.parametrize(("where", "how", "text"), list(everything_asked()))
 def test_a_dashboard_query_answers(prometheus, where, how, text):
-    text = substituted(text)
+    feature = "carrier" if "new_category" in text else "distance"
+    of_one = {"monitor": "drifted", "feature": feature} if where[0] in {"monitor", "feature"} else {}
+    text = substituted(text, **of_one)
     if how == "values":
         series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", text).groups()
         answer = prometheus.get(f"label/{label}/values", **{"match[]": series})
     elif how == "instant":
-        answer = prometheus.instant(text)
+        answer = numbers(prometheus.instant(text))
     else:
-        answer = prometheus.over_time(text, prometheus.started)
+        answer = numbers(prometheus.over_time(text, prometheus.started))
     assert answer or where in MAY_BE_EMPTY, text
 
 
@@ -367,6 +410,8 @@ def test_the_tiles_count_what_is_wrong(prometheus):
         "Drifted": 1,
         "Broken data": 1,
         "Stale": 1,
+        "Last run failed": 1,
+        "Await approval": 1,
         "Deliveries failing": 1,
         "Messages given up": 0,
         "Daemons down": 0,

@@ -1,4 +1,7 @@
-"""Rules that every dashboard and provisioning file keeps. No Grafana server is involved."""
+"""Rules that every dashboard and provisioning file keeps: those of grafana/dashboard-linter and ours.
+
+No Grafana server is involved.
+"""
 
 import json
 import re
@@ -6,32 +9,92 @@ import subprocess
 import sys
 from pathlib import Path
 
+import promql_parser
 import pytest
 from ruamel.yaml import YAML
+
+from drift_monitor.service.metrics import METRICS, PREFIX
 
 GRAFANA = Path(__file__).parents[2] / "grafana"
 FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
 DASHBOARDS = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in FILES}
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-BUILT_IN = {"__range", "__rate_interval", "__interval"}
-NUMBERS = {"stat", "timeseries", "bargauge", "gauge", "table", "state-timeline"}
+RANGES = {"__range": "7d", "__rate_interval": "2m"}  # Grafana's own, with something to parse in their place
+NUMBERS = {"stat", "timeseries", "bargauge", "table", "state-timeline", "heatmap"}
+SELECTED = {"monitor", "feature"}  # one at a time on the dashboards of one monitor or feature
+
+# What Prometheus itself and the client library write about a target.
+OTHERS = {
+    *("up", "scrape_duration_seconds", "scrape_samples_scraped", "ALERTS"),
+    *("process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"),
+}
+CATALOGUE = {
+    PREFIX + spec.name + suffix
+    for spec in METRICS
+    for suffix in (("_bucket", "_count", "_sum") if spec.type == "histogram" else ("",))
+}
 
 each_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
 each_panel = pytest.mark.parametrize(
     "panel",
-    [panel for dashboard in DASHBOARDS.values() for panel in dashboard["panels"] if panel["type"] != "row"],
-    ids=lambda panel: panel["title"],
+    [
+        pytest.param(panel, id=f"{dashboard['uid']}-{panel['id']}-{panel['title']}")
+        for dashboard in DASHBOARDS.values()
+        for panel in dashboard["panels"]
+        if panel["type"] not in {"row", "text"}
+    ],
 )
 
 
-def queries(dashboard):
-    """Every PromQL text of a dashboard: panels, variables and annotations."""
+def expressions(dashboard):
+    """Every PromQL text of a dashboard's panels and annotations."""
     for panel in dashboard["panels"]:
         yield from (target["expr"] for target in panel.get("targets", ()))
-    for variable in dashboard["templating"]["list"]:
-        if variable["type"] == "query":
-            yield variable["query"]["query"]
     yield from (annotation["expr"] for annotation in dashboard["annotations"]["list"])
+
+
+def variable_queries(dashboard):
+    return [v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+
+
+def series_of(definition):
+    """The selector in `label_values(SELECTOR, label)`."""
+    return re.fullmatch(r"label_values\((.+), (\w+)\)", definition).groups()
+
+
+def parsed(text):
+    for name, value in RANGES.items():
+        text = text.replace(f"${name}", value)
+    return promql_parser.parse(text)
+
+
+def nodes(expression):
+    """An expression and everything in it."""
+    yield expression
+    for part in ("expr", "lhs", "rhs", "param", "vector_selector", "matrix_selector"):
+        inner = getattr(expression, part, None)
+        if isinstance(inner, promql_parser.Expr):
+            yield from nodes(inner)
+    for inner in getattr(expression, "args", ()):
+        yield from nodes(inner)
+
+
+def selectors(text):
+    """(metric, {label: (operator, value)}) of every selector in a query."""
+    return [
+        (node.name, {m.name: (m.op, m.value) for m in node.matchers.matchers})
+        for node in nodes(parsed(text))
+        if isinstance(node, promql_parser.VectorSelector)
+    ]
+
+
+def linked(dashboard):
+    """Every link out of a dashboard's panels."""
+    for panel in dashboard["panels"]:
+        for override in panel.get("fieldConfig", {}).get("overrides", ()):
+            for prop in override["properties"]:
+                if prop["id"] == "links":
+                    yield from prop["value"]
 
 
 def test_the_files_are_what_the_code_builds(tmp_path):
@@ -40,15 +103,18 @@ def test_the_files_are_what_the_code_builds(tmp_path):
     assert built == {file.name: file.read_text(encoding="utf-8") for file in FILES}, "run python grafana/build.py"
 
 
-def test_the_overview_exists_and_uids_are_unique():
-    uids = [dashboard["uid"] for dashboard in DASHBOARDS.values()]
-    assert "drift-monitor-overview" in uids
-    assert len(set(uids)) == len(uids)
+def test_the_four_dashboards():
+    assert {dashboard["uid"] for dashboard in DASHBOARDS.values()} == {
+        f"drift-monitor-{page}" for page in ("overview", "monitor", "feature", "daemon")
+    }
+    assert {name: f"{dashboard['uid']}.json" for name, dashboard in DASHBOARDS.items()} == {
+        name: name for name in DASHBOARDS
+    }
+    assert len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == 4
 
 
 @each_dashboard
 def test_a_dashboard_is_named_tagged_in_utc_and_not_editable(dashboard):
-    assert re.fullmatch(r"drift-monitor-[a-z]+", dashboard["uid"])
     assert dashboard["title"]
     assert dashboard["description"]
     assert dashboard["tags"] == ["drift-monitor"]
@@ -56,10 +122,11 @@ def test_a_dashboard_is_named_tagged_in_utc_and_not_editable(dashboard):
     assert dashboard["refresh"] == "1m"
     assert dashboard["editable"] is False
     assert 36 <= dashboard["schemaVersion"] <= 42
-    [link] = dashboard["links"]
+    link = dashboard["links"][0]
     assert (link["type"], link["tags"], link["asDropdown"]) == ("dashboards", ["drift-monitor"], True)
     assert link["keepTime"]
     assert link["includeVars"]
+    assert all(link["url"].startswith("${daemon_url}/") for link in dashboard["links"][1:])
 
 
 @each_dashboard
@@ -92,44 +159,106 @@ def test_variables(dashboard):
     assert list(variables)[:3] == ["datasource", "job", "instance"]
     assert variables["datasource"]["type"] == "datasource"
     assert variables["datasource"]["query"] == "prometheus"
-    for variable in list(variables.values())[1:]:
+    address = variables.pop("daemon_url")
+    assert (address["type"], address["hide"]) == ("constant", 2)
+    assert re.fullmatch(r"https?://[^/]+", address["query"])
+    for name, variable in list(variables.items())[1:]:
         assert variable["type"] == "query"
         assert variable["label"]
-        assert variable["multi"]
-        assert variable["includeAll"]
-        assert variable["allValue"] == ".+"
         assert variable["refresh"] == 2
         assert variable["definition"] == variable["query"]["query"]
-        assert re.fullmatch(rf"label_values\(\w+(\{{.+\}})?, {variable['name']}\)", variable["definition"])
+        selector, label = series_of(variable["definition"])
+        assert label == name
+        parsed(selector)
+        several = name not in SELECTED or dashboard["uid"] == "drift-monitor-overview"
+        assert variable["multi"] == variable["includeAll"] == several
+        assert variable.get("allValue") == (".+" if several else None)
+
+
+@each_dashboard
+def test_these_tests_see_every_selector(dashboard):
+    for text in expressions(dashboard):
+        in_text = re.findall(r"\b(?:drift_monitor|process|scrape)_\w+|\bup\b|\bALERTS\b", text)
+        assert sorted(name for name, _ in selectors(text)) == sorted(in_text)
 
 
 @each_dashboard
 def test_queries_use_only_variables_that_exist(dashboard):
-    known = BUILT_IN | {variable["name"] for variable in dashboard["templating"]["list"]}
-    used = {name for text in queries(dashboard) for name in re.findall(r"\$\{?(\w+)", text)}
-    assert used <= known
-    assert known - BUILT_IN - {"datasource"} <= used, "a variable that nothing uses"
+    known = {variable["name"] for variable in dashboard["templating"]["list"]}
+    used = {
+        name
+        for text in (*expressions(dashboard), *variable_queries(dashboard))
+        for name in re.findall(r"\$\{?(\w+)", text)
+    }
+    assert used <= known | set(RANGES)
+    assert known - {"datasource", "daemon_url"} <= used, "a variable that nothing uses"
+
+
+@each_dashboard
+def test_a_variable_of_many_is_matched_as_a_pattern_and_a_variable_of_one_as_a_text(dashboard):
+    """Grafana writes `a|b` for many, and escapes a single one for what it stands in."""
+    several = {v["name"]: v["multi"] for v in dashboard["templating"]["list"] if v["type"] == "query"}
+    texts = [*expressions(dashboard), *(series_of(text)[0] for text in variable_queries(dashboard))]
+    for text in texts:
+        for _, labels in selectors(text):
+            for operator, value in labels.values():
+                if value.startswith("$"):
+                    pattern = several[value.removeprefix("$").removesuffix("|")]
+                    assert str(operator) == ("MatchOp.Re" if pattern else "MatchOp.Equal"), text
 
 
 @each_dashboard
 def test_every_selector_matches_job_and_instance(dashboard):
-    texts = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
-    texts += [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
-    for text in texts:
-        selectors = re.findall(r"\b(?:drift_monitor_\w+|up)\b(\{[^}]*\})?", text)
-        assert selectors, text
-        for selector in selectors:
-            assert 'job=~"$job"' in selector, text
-            assert 'instance=~"$instance"' in selector, text
+    for text in expressions(dashboard):
+        found = selectors(text)
+        assert found, text
+        for name, labels in found:
+            assert labels["job"][1] == "$job", f"{name} in {text}"
+            assert labels["instance"][1] == "$instance", f"{name} in {text}"
+
+
+@each_dashboard
+def test_every_metric_is_in_the_catalogue(dashboard):
+    texts = [*expressions(dashboard), *(series_of(text)[0] for text in variable_queries(dashboard))]
+    assert {name for text in texts for name, _ in selectors(text)} - CATALOGUE - OTHERS == set()
+
+
+def test_every_monitor_level_metric_that_tells_of_the_loop_is_shown():
+    shown = {name for d in DASHBOARDS.values() for text in expressions(d) for name, _ in selectors(text)}
+    loop = {
+        PREFIX + spec.name
+        for spec in METRICS
+        if spec.name.startswith(("retraining", "training_weights", "previous_reference", "live_labelled"))
+    }
+    assert len(loop) >= 8
+    assert loop <= shown
 
 
 @each_dashboard
 def test_rates_follow_the_rate_interval(dashboard):
-    for text in queries(dashboard):
+    for text in expressions(dashboard):
         for function, window in re.findall(r"\b(rate|irate|increase)\([^\[]*\[([^\]]+)\]", text):
             # A total over what is on the screen is the one other range that makes sense.
             allowed = {"$__rate_interval", "$__range"} if function == "increase" else {"$__rate_interval"}
             assert window in allowed, text
+
+
+@each_dashboard
+def test_only_counters_are_rated(dashboard):
+    for text in expressions(dashboard):
+        for node in nodes(parsed(text)):
+            if isinstance(node, promql_parser.Call) and node.func.name in {"rate", "irate", "increase"}:
+                [(name, _)] = selectors(str(node))
+                assert name.endswith(("_total", "_bucket", "_sum", "_count")), text
+
+
+@each_dashboard
+def test_no_sum_over_methods(dashboard):
+    """Scores of different methods have different units."""
+    for text in expressions(dashboard):
+        for node in nodes(parsed(text)):
+            if isinstance(node, promql_parser.AggregateExpr) and str(node.op) in {"sum", "avg"}:
+                assert not [name for name, _ in selectors(str(node)) if "feature_drift_score" in name], text
 
 
 @each_dashboard
@@ -155,6 +284,43 @@ def test_panels_fill_the_grid_without_overlap_or_hole(dashboard):
     assert len(cells) == 24 * height
 
 
+@each_dashboard
+def test_annotations(dashboard):
+    assert [annotation["name"] for annotation in dashboard["annotations"]["list"]] == [
+        *("Alerts", "References", "Retrainings", "Open episodes"),
+    ]
+    for annotation in dashboard["annotations"]["list"]:
+        # Grafana reads such a value as milliseconds since 1970.
+        assert annotation["useValueForTime"] == annotation["expr"].startswith("1000 * ")
+
+
+@each_dashboard
+def test_links_lead_to_dashboards_and_variables_that_exist(dashboard):
+    known = {other["uid"]: {v["name"] for v in other["templating"]["list"]} for other in DASHBOARDS.values()}
+    for link in linked(dashboard):
+        if link["url"].startswith("${daemon_url}/"):
+            continue
+        uid, query = re.fullmatch(r"/d/([a-z-]+)\?(.*)", link["url"]).groups()
+        assert set(re.findall(r"var-(\w+)=", query)) <= known[uid]
+        kept = set(re.findall(r"\$\{(\w+):queryparam\}", query))
+        assert kept == {"datasource", "job", "instance"}
+        assert "${__url_time_range}" in query
+
+
+def test_the_overview_leads_to_monitors_features_and_the_daemons_pages():
+    urls = [link["url"] for link in linked(DASHBOARDS["drift-monitor-overview.json"])]
+    for start in ("/d/drift-monitor-monitor?", "/d/drift-monitor-feature?", "${daemon_url}/monitors/"):
+        assert any(url.startswith(start) for url in urls), start
+
+
+@pytest.mark.parametrize("page", ["overview", "monitor", "feature"])
+def test_a_text_says_what_a_score_means(page):
+    panels = DASHBOARDS[f"drift-monitor-{page}.json"]["panels"]
+    [text] = [panel for panel in panels if panel["type"] == "text"]
+    assert text["options"]["mode"] == "markdown"
+    assert "threshold" in text["options"]["content"]
+
+
 @each_panel
 def test_a_panel_explains_itself(panel):
     assert panel["title"]
@@ -166,8 +332,8 @@ def test_a_panel_explains_itself(panel):
 
 @each_panel
 def test_a_panel_of_one_value_asks_once_and_reduces_it(panel):
-    if panel["type"] in {"stat", "bargauge", "table"}:
-        assert all(target["instant"] and not target["range"] for target in panel["targets"])
+    once = panel["type"] in {"stat", "bargauge", "table"}
+    assert all((target["instant"], target["range"]) == (once, not once) for target in panel["targets"])
     if panel["type"] in {"stat", "bargauge"}:
         assert panel["options"]["reduceOptions"]["calcs"] == ["lastNotNull"]
 
@@ -176,6 +342,7 @@ def test_a_panel_of_one_value_asks_once_and_reduces_it(panel):
 def test_lines_are_named_in_words(panel):
     if panel["type"] in {"timeseries", "state-timeline", "bargauge"}:
         assert all("{{" in target["legendFormat"] for target in panel["targets"])
+        assert len({target["legendFormat"] for target in panel["targets"]}) == len(panel["targets"])
 
 
 @each_panel
@@ -201,6 +368,10 @@ def test_provisioned_datasource():
     [datasource] = document["datasources"]
     assert datasource["type"] == "prometheus"
     assert re.fullmatch(r"\d+s", datasource["jsonData"]["timeInterval"])
+    [exemplars] = datasource["jsonData"]["exemplarTraceIdDestinations"]
+    assert exemplars["name"] == "run_id"
+    # Provisioning files expand ${NAME} from the environment: a dollar that Grafana is to see is written twice.
+    assert exemplars["url"].endswith("/reports/$${__value.raw}.html")
 
 
 def test_provisioned_dashboards():
