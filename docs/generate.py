@@ -15,8 +15,11 @@ from pydantic import BaseModel
 from drift_monitor.cli import command
 from drift_monitor.config.describe import SIZE_PATTERN, definition, descriptions, json_schema, sections
 from drift_monitor.config.models import Config
+from drift_monitor.config.receivers import SECTIONS as RECEIVERS
 from drift_monitor.core.retraining import NEXT, Event
 from drift_monitor.core.types import CheckResult
+from drift_monitor.receivers.template import Template
+from drift_monitor.receivers.template_file import shipped
 
 DOCS = Path(__file__).parent
 _PATTERNS = {
@@ -24,6 +27,13 @@ _PATTERNS = {
     SIZE_PATTERN: "size",
 }
 _HELP_OPTIONS = command.context_settings["help_option_names"]
+_WAYS = {
+    "token": "`token_file`",
+    "password": "`username`, `password_file`",
+    "login": "`username`, `password_file`",
+    "aws": "AWS credentials",
+    "none": "nothing",
+}
 _WORDS = {"boolean": "true or false", "integer": "whole number", "number": "number", "string": "text"}
 
 
@@ -57,6 +67,42 @@ def result_fields() -> str:
             rows.append(f"| `{name}` | {_type(prop, schema)}{nullable} | {meaning} |")
         title = "The object" if section is CheckResult else section.__name__
         parts.append(f"### {title}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def receivers() -> str:
+    """What ships, from the templates, and the keys of a template."""
+    rows = [
+        "| type | what it is | logs in with | asks for | an attempt whose outcome is not known is |",
+        "| --- | --- | --- | --- | --- |",
+        "| [`webhook`](webhooks.md) | a signed CloudEvent | a signature | `POST` | repeated: its id stays |",
+    ]
+    for kind, section in RECEIVERS.items():
+        if kind in ("webhook", "template"):
+            continue
+        template = shipped(kind).template
+        asked = [f"`{step.method} {step.path}`".replace(" `", "`") for step in template.steps]
+        if template.login is not None:
+            asked.insert(0, f"`POST {template.login.path}` where there is a password")
+        cells = (
+            f"[`{kind}`](configuration.md#{section.__name__.lower()})",
+            template.about,
+            " or ".join(dict.fromkeys(_WAYS[way] for way in template.auth)),
+            ", ".join(dict.fromkeys(asked)),
+            f"{'repeated' if template.knows_repeats else 'not repeated'}: {template.repeats}",
+        )
+        rows.append(f"| {' | '.join(map(_cell, cells))} |")
+    parts = ["### Types\n\n" + "\n".join(rows)]
+    schema = Template.model_json_schema()
+    for section in sections(Template):
+        own = definition(schema, section)
+        meanings = descriptions(section)
+        title = "The whole template" if section is Template else section.__name__
+        keys = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+        for name, prop in own["properties"].items():
+            default = "required" if name in own.get("required", ()) else _default(prop)
+            keys.append(f"| `{name}` | {_type(prop, schema)} | {default} | {_cell(meanings[name])} |")
+        parts.append(f"### {title}\n\n{_summary(section)}\n\n" + "\n".join(keys))
     return "\n\n".join(parts)
 
 
@@ -149,6 +195,7 @@ def _cell(text: str) -> str:
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "configuration.md": ("sections", configuration),
     "json.md": ("fields", result_fields),
+    "receivers.md": ("types", receivers),
     "cli.md": ("commands", commands),
     "retraining.md": ("states", states),
 }

@@ -320,9 +320,10 @@ Receiver = Annotated[
     | TemplateReceiver,
     Field(discriminator="type"),
 ]
-RECEIVER_TYPES = tuple(
-    str(get_args(each.model_fields["type"].annotation)[0]) for each in get_args(get_args(Receiver)[0])
-)
+SECTIONS: dict[str, type[HttpReceiver]] = {
+    str(get_args(each.model_fields["type"].annotation)[0]): each for each in get_args(get_args(Receiver)[0])
+}
+RECEIVER_TYPES = tuple(SECTIONS)
 MESSAGES_ONLY = frozenset({"alertmanager"})  # types that start nothing
 BOTH = frozenset({"webhook", "template"})
 

@@ -79,7 +79,8 @@ def samples(now: datetime) -> Iterator[dict[str, Any]]:
         for reason, closed in (("opened", None), ("escalated", None), ("reminded", None), ("resolved", now)):
             data = _about("a summary", now, _BASE) | _episode(lane, now - _DAY, closed) | _figures()
             yield _read(_message(f"drift_monitor.{kind}.{reason}", now, data))
-    few: dict[str, object] = {"summary": "a summary", "monitor": "test", "model": {}, "features": [], "links": {}}
+    whole = _about("a summary", now, _BASE)
+    few = {name: whole[name] for name in ("summary", "test", "monitor", "model", "downstream", "links")}
     ended = few | _episode("drift", now - _DAY, now)  # by a retraining
     yield _read(_message("drift_monitor.drift.resolved", now, ended))
     given_up = few | _episode("drift", now - _DAY, None) | {"severity": "critical"}

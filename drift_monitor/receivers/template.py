@@ -76,7 +76,7 @@ class Request(Model):
         already: an answer that means that an earlier attempt succeeded; no further request is made.
         keep: name -> path into the answer's JSON, for later requests as `${answers.NAME}`.
         run: path into the answer's JSON that leads to the id of what was started.
-        link: where a person can look at it; may use `${run}`, `${url}`, `${answer....}` and `${headers.location}`.
+        link: where a person can look at it; may use `${run}`, `${url}`, `${answer.PATH}`, `${headers.location}`.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH"] = "POST"
@@ -140,7 +140,8 @@ class Template(Model):
         about: what it starts or tells, for people.
         takes: types of events; `drift_monitor.drift.*` is all that begin so. Others are left out without a word.
         repeats: what keeps a repeated attempt from doing the work twice, for people.
-        repeatable: whether something does; if not, an attempt whose outcome is not known is not repeated.
+        repeatable: whether something does; if not, an attempt whose outcome is not known is not repeated. Where it
+            is left out: whether a step knows what was done `already`, or no run is started.
         parameters: what a user says in the configuration, as `${parameters.NAME}`.
         auth: the ways to log in that it knows: `token` from a file; `password` as HTTP Basic; `login`, a password
             that is exchanged for a token; `aws`, Signature Version 4; `none`.
@@ -153,7 +154,7 @@ class Template(Model):
     about: Annotated[str, Field(min_length=1)]
     takes: Annotated[tuple[_EventType, ...], Field(min_length=1)] = (REQUESTED,)
     repeats: str = ""
-    repeatable: bool = True
+    repeatable: bool | None = None
     parameters: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Parameter] = {}
     auth: Annotated[tuple[Literal["token", "password", "login", "aws", "none"], ...], Field(min_length=1)] = (
         "token",
@@ -180,6 +181,13 @@ class Template(Model):
     def takes_type(self, kind: str) -> bool:
         """Whether events of a type are meant for it."""
         return any(fnmatchcase(kind, pattern) for pattern in self.takes)
+
+    @property
+    def knows_repeats(self) -> bool:
+        """Whether a repeated attempt does no harm."""
+        if self.repeatable is None:
+            return not self.starts_runs or any(step.already is not None for step in self.steps)
+        return self.repeatable
 
     @property
     def starts_runs(self) -> bool:

@@ -61,7 +61,7 @@ def probe(receiver: HttpReceiver) -> str | None:
 def is_repeatable(receiver: HttpReceiver) -> bool:
     """Whether a repeated request starts nothing new. Of a template that cannot be read it is not known."""
     try:
-        return template_of(receiver).template.repeatable
+        return template_of(receiver).template.knows_repeats
     except ConfigError:
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from retraining_event import DATA, ID, NOW, answer, episode, event, make, messag
 from scripted_server import serving, status
 
 from drift_monitor.cli.layers import examine_layers
+from drift_monitor.config.file import parse as parse_config
+from drift_monitor.config.receivers import RECEIVER_TYPES
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import ConfigError, DeliveryError
-from drift_monitor.receivers import probe, send
+from drift_monitor.receivers import is_repeatable, probe, send
 from drift_monitor.receivers.outcome import Outcome
 from drift_monitor.receivers.template_file import parse
+from drift_monitor.receivers.templated import preview
 
 OWN = """\
 about: our own pipeline
@@ -224,3 +228,44 @@ def test_check_config_knows_where_a_template_belongs(
     assert len(problems) == (said is not None)
     assert said is None or said in problems[0]
     assert server.requests == []
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "receivers.md").read_text()
+BLOCKS = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+
+
+def test_the_documentation_shows_one_receiver_of_each_type() -> None:
+    monitor = "\nmonitors: {m: {reference: r, source: {path: p}, schedule: {every: 1h}}}\n"
+    config = parse_config(BLOCKS[0] + monitor, Path("/etc/drift-monitor.yaml"))
+    assert {receiver.type for receiver in config.receivers.values()} == {*RECEIVER_TYPES}
+
+
+@pytest.mark.parametrize("text", BLOCKS[1:], ids=["pipeline", "chat"])
+def test_the_templates_of_the_documentation_work(text: str, tmp_path: Path) -> None:
+    section = own(tmp_path, text)
+    if "token" not in text:
+        section = {"type": "template", "template": section["template"]}
+    assert preview(make(section, "http://127.0.0.1:1", tmp_path))
+
+
+def test_the_error_of_the_documentation_is_what_is_said() -> None:
+    wrong = BLOCKS[1].replace("parameters.queue", "parameters.qeue")
+    (shown,) = re.findall(r"```text\n(pipeline\.yaml.*)\n```", DOCS)
+    with pytest.raises(ConfigError) as caught:
+        parse(wrong, "pipeline.yaml")
+    assert caught.value.problems == [shown]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("about: x\nsteps: [{}]\n", False),
+        ("about: x\nsteps: [{already: {status: [409]}}]\n", True),
+        ("about: x\nrepeatable: true\nsteps: [{}]\n", True),
+        ("about: x\nrepeatable: false\nsteps: [{already: {status: [409]}}]\n", False),
+        ("about: x\ntakes: [drift_monitor.drift.*]\nsteps: [{}]\n", True),
+        ("about: x\n", False),
+    ],
+)
+def test_what_is_not_known_to_be_harmless_is_not_repeated(text: str, expected: bool, tmp_path: Path) -> None:
+    assert is_repeatable(make(own(tmp_path, text), "http://127.0.0.1:1", tmp_path)) == expected

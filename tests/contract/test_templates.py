@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
@@ -19,7 +19,7 @@ from retraining_event import DATA, FLAT, ID, NOW, answer, event, make, message
 from scripted_server import Request, drips, serving, status
 
 from drift_monitor import __version__
-from drift_monitor.config.receivers import RECEIVER_TYPES, HttpReceiver, Receiver, misplaced
+from drift_monitor.config.receivers import RECEIVER_TYPES, SECTIONS, HttpReceiver, misplaced
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.receivers import probe, send
@@ -442,12 +442,7 @@ def test_probe_sends_nothing_and_misses_a_secret(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", [k for k in RECEIVER_TYPES if k not in ("webhook", "template")])
 def test_a_template_and_its_section_of_the_configuration_agree(kind: str) -> None:
     template = shipped(kind).template
-    section: type[HttpReceiver] = next(
-        each
-        for each in get_args(get_args(Receiver)[0])
-        if each.model_fields["type"].annotation is not None
-        and get_args(each.model_fields["type"].annotation) == (kind,)
-    )
+    section = SECTIONS[kind]
     own = {
         name: field_
         for name, field_ in section.model_fields.items()
@@ -470,6 +465,15 @@ def test_a_template_and_its_section_of_the_configuration_agree(kind: str) -> Non
     )
     assert can_be_anonymous == (not must and not getattr(section, "must_log_in", False))
     assert template.starts_runs == (misplaced("notify", kind) is not None)
+
+
+def test_which_receivers_a_repeat_does_not_harm() -> None:
+    harmed = {
+        kind
+        for kind in SECTIONS
+        if kind not in ("webhook", "template") and not shipped(kind).template.knows_repeats
+    }
+    assert harmed == {"github", "argo-events", "argo-workflows", "jenkins"}
 
 
 # -- the deadline is one for all requests ----------------------------------------------------------
