@@ -77,6 +77,7 @@ def examine_layers(text: str, path: Path, *, offline: bool = False) -> Findings:
             _policy(found, name, monitor)
             _schedule(found, name, monitor)
             _columns_agree(found, name, monitor.columns, monitor.source.timestamp)
+            _refresh(found, name, monitor)
     found.problems.sort(key=lambda p: (p.line, p.column))
     return found
 
@@ -141,6 +142,22 @@ def next_windows(monitor: Monitor, now: datetime, count: int) -> list[tuple[date
     window = monitor.window
     fires = islice(fires_after(monitor.schedule, now - window.delay), count)
     return [(end + window.delay, end - window.length, end) for end in fires]
+
+
+def _refresh(found: Findings, name: str, monitor: Monitor) -> None:
+    """Say what a refreshed training set lacks, before a retraining finds out."""
+    from drift_monitor.reference.version import is_reference
+
+    at, settings = ("monitors", name, "refresh"), monitor.refresh
+    if not settings.enabled:
+        return
+    if settings.policy == "sliding" and monitor.source.timestamp is None:
+        found.say((*at, "policy"), "sliding needs event times: set source.timestamp")
+    if monitor.training is None and name in found.columns and is_reference(monitor.reference):
+        found.say((*at, "enabled"), "`reference` is a folder, which keeps no rows: set `training` too")
+    for index, column in enumerate(settings.by):
+        if column not in (known := found.columns.get(name, {column: ""})):
+            found.say((*at, "by", index), unknown("column in the reference", column, list(known)))
 
 
 def _columns_agree(found: Findings, name: str, columns: Columns, timestamp: str | None) -> None:

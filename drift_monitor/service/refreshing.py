@@ -47,12 +47,14 @@ from drift_monitor.service.refresh_manifest import (
     RefreshManifest,
     read_manifest,
 )
-from drift_monitor.service.worker import die_with
+from drift_monitor.service.worker import die_with, limit_memory
 
 if TYPE_CHECKING:
     from drift_monitor.actions.training_set import Inputs as Opened
     from drift_monitor.actions.training_set import Made, Recipe
 
+MEMORY: Final = 8 * 2**30
+"""Bytes of the child: enough for 80 million rows."""
 _BUILDING: Final = ".building-"
 _GROUPS_LISTED: Final = 1000
 _BLOCK: Final = 1 << 20
@@ -322,6 +324,7 @@ def _workspace(output: Path) -> Iterator[Path]:
 def main(arguments: Sequence[str]) -> int:
     """A request on standard input, a result on standard output, an error as the last line of standard error."""
     die_with(os.getppid())
+    limit_memory(MEMORY)
     with redirect_stdout(sys.stderr):
         try:
             raw = sys.stdin.buffer.read()
@@ -334,7 +337,9 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"the request cannot be read: {error.errors()[0]['msg']}\n")
             return 1
         except MemoryError:
-            sys.stderr.write("it ran out of memory: shorten refresh.live, or give the machine more\n")
+            sys.stderr.write(
+                "it ran out of memory: shorten refresh.live, or run `drift-monitor refresh`, which has no limit\n"
+            )
             return 1
         except (DriftMonitorError, OSError) as error:
             sys.stderr.write(" ".join(str(error).split()) + "\n")

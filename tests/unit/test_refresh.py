@@ -29,6 +29,7 @@ from drift_monitor.actions.refresh import (
 )
 from drift_monitor.actions.training_set import Inputs, Progress, Recipe
 from drift_monitor.cli import main
+from drift_monitor.cli.layers import examine_layers
 from drift_monitor.config.models import Columns, FilesSource, Monitor, Refresh
 from drift_monitor.core.errors import DriftMonitorError, SchemaError
 from drift_monitor.core.types import Window
@@ -709,6 +710,39 @@ def test_the_command_makes_a_version_and_tells_of_it(
 def test_wrong_usage(config: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["refresh", "--config", str(config), *options]) == 64
     assert message in capsys.readouterr().err
+
+
+def test_check_config_tells_what_a_refresh_lacks(data: Path) -> None:
+    build_reference(
+        data / "training.parquet",
+        data / "reference",
+        columns=Columns(),
+        timestamp="time",
+        bucket=timedelta(hours=1),
+        created=UNTIL,
+    )
+    text = """\
+monitors:
+  m:
+    reference: reference
+    source: {path: live/*, timestamp: %s}
+    schedule: {every: 1d}
+    columns: {id: id, label: late}
+    refresh: %s
+"""
+    settings = "{enabled: true, policy: stratified, by: [carier], max_rows: 5}"
+    found = examine_layers(text % ("time", settings), data / "c.yaml").problems
+    said = [(p.line, p.path.removeprefix("monitors.m."), p.message) for p in found if "refresh" in p.path]
+    assert said == [
+        (7, "refresh.enabled", "`reference` is a folder, which keeps no rows: set `training` too"),
+        (7, "refresh.by[0]", "unknown column in the reference, did you mean `carrier`?"),
+    ]
+    found = examine_layers(text % ("null", "{enabled: true, policy: sliding, span: 3d}"), data / "c.yaml").problems
+    assert "sliding needs event times: set source.timestamp" in [p.message for p in found]
+    off = examine_layers(text % ("time", settings.replace("true", "false")), data / "c.yaml").problems
+    assert not [p for p in off if "refresh" in p.path]
+    with_rows = text % ("time", settings.replace("carier", "carrier")) + "    training: training.parquet\n"
+    assert not [p for p in examine_layers(with_rows, data / "c.yaml").problems if not p.warning]
 
 
 @pytest.mark.usefixtures("unjudged")
