@@ -8,7 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -40,8 +40,13 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def measure(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
+def measure(command: Sequence[str], environment: Mapping[str, str], *, allowed: Collection[int] = (0,)) -> Cost:
     """Run a command and ask the kernel what it took.
+
+    Args:
+        command: with its arguments.
+        environment: variables.
+        allowed: exit codes that are no failure.
 
     Raises:
         SystemExit: it failed; its error output is shown.
@@ -55,7 +60,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
         said = process.stdout.read(), process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode not in allowed:
         sys.exit(f"{' '.join(command)} failed ({process.returncode}):\n{b''.join(said).decode()}")
     return Cost(usage.ru_utime + usage.ru_stime, perf_counter() - start, usage.ru_maxrss / 1024)
 

@@ -124,7 +124,7 @@ class _Job:
         found = differences(design, sums, live)
         gate, changed = judge_gate(sides, design, weights, label, how.learner, request.name, how.seed)
         self._done()
-        diagnostics = diagnose(weigher, sums, found, *outside_of(sides, self._reference.profile), weights)
+        diagnostics = diagnose(weigher, sums, found, outside_of(sides, self._reference.profile), weights)
         refused = refusals(diagnostics, found, weigher, changed)
         balance = balance_of(found)
         picture = draw(request.name, sides, weights, balance)
@@ -323,7 +323,7 @@ def how_to_use(training: Sequence[File], row_id: str | None, label: str | None) 
     )
     names = ", ".join(file.name for file in training[:3]) + (", ..." if len(training) > 3 else "")
     return (
-        f"# `training` holds the rows of {names!r}; `features` are the columns of your model\n"
+        f"# `training`: the rows of {names!r}; `features`: the columns of your model; pd: pandas\n"
         f'weights = pd.read_parquet("{WEIGHTS}")\n'
         f"{merged}\n"
         f'model.fit(rows[features], rows[{label or "label"!r}], sample_weight=rows["weight"])\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -30,14 +31,36 @@ from drift_monitor.core.weights_profile import weighted_profile
 LEAST: Final = 200.0
 """Effective rows that must be left."""
 OUTSIDE: Final = 0.01
-"""Share of live rows that may lie outside what the reference has."""
+"""Share of live rows that may lie outside what the reference has, beside those that do by chance."""
 _FLOAT32: Final = float(np.finfo(np.float32).max)
 
 
-def outside_of(sides: Sides, reference: Profile) -> tuple[float, dict[str, float]]:
-    """The share of live rows outside what the reference has, of all and by feature."""
+@dataclass(frozen=True)
+class Outside:
+    """Live rows that are unlike anything in the reference.
+
+    Attributes:
+        share: of the live rows: beyond the reference's range, of a new category, or missing where nothing was.
+        chance: the share that is beyond the range of some number by chance: the next row of n + 1 is the smallest
+            or the largest of all with probability 2 / (n + 1).
+        by: feature -> share, the largest first; those that have any.
+    """
+
+    share: float
+    chance: float
+    by: dict[str, float]
+
+
+def outside_of(sides: Sides, reference: Profile) -> Outside:
+    """The live rows outside what the reference has.
+
+    Args:
+        sides: samples.
+        reference: the whole of it on its own cells.
+    """
     anywhere = np.zeros(len(sides.now), np.bool_)
     by: dict[str, float] = {}
+    chance = 0.0
     for j, spec in enumerate(sides.encoding.specs):
         column = sides.now[:, j]
         missing = np.isnan(column)
@@ -48,18 +71,18 @@ def outside_of(sides: Sides, reference: Profile) -> tuple[float, dict[str, float
             # the encoding rounds to 24 bits, so the ends of the range are rounded too
             low, high = np.clip(spec.edges[[0, -1]], -_FLOAT32, _FLOAT32).astype(np.float32).astype(np.float64)
             beyond |= ~missing & ((column < low) | (column > high))
+            chance += 2 / (reference.features[spec.name].n + 1)
         if beyond.any():
             by[spec.name] = float(beyond.mean())
         anywhere |= beyond
-    return float(anywhere.mean()), dict(sorted(by.items(), key=lambda item: -item[1]))
+    return Outside(float(anywhere.mean()), min(chance, 1.0), dict(sorted(by.items(), key=lambda item: -item[1])))
 
 
 def diagnose(
     weigher: Weigher,
     sums: Sums,
     found: tuple[Difference, ...],
-    outside: float,
-    outside_by: dict[str, float],
+    outside: Outside,
     weights: Floats,
 ) -> Diagnostics:
     """What the weights do.
@@ -68,8 +91,7 @@ def diagnose(
         weigher: the method.
         sums: over all training rows.
         found: standardised mean differences.
-        outside: share of the live rows outside what the reference has.
-        outside_by: the same by feature.
+        outside: live rows outside what the reference has.
         weights: of the sampled training rows, shape (n,).
 
     Raises:
@@ -91,8 +113,9 @@ def diagnose(
         auc_after=weighted_auc(model.scores, is_live, weights),
         difference_before=max((abs(each.before) for each in found), default=0.0),
         difference_after=max((abs(each.after) for each in found), default=0.0),
-        outside=outside,
-        outside_by=outside_by,
+        outside=outside.share,
+        outside_by_chance=outside.chance,
+        outside_by=outside.by,
     )
 
 
@@ -112,19 +135,19 @@ def refusals(
     worst = worst_after(found)
     if worst is not None and abs(worst.after) > BALANCED:
         refused.append(
-            f"the weighted training rows are still unlike the live ones: {worst.column!r} is {abs(worst.after):.2f} "
-            f"standard deviations off, {BALANCED:g} may be left"
+            f"the weighted training rows are still unlike the live ones: {worst.column!r} is "
+            f"{abs(worst.after):.2f} standard deviations off, {BALANCED:g} may be left"
         )
     if diagnostics.effective_sample_size < LEAST:
         refused.append(
             f"the weights leave {diagnostics.effective_sample_size:,.0f} effective rows of "
             f"{diagnostics.rows:,}, {LEAST:,.0f} are needed: too few training rows are like the live ones"
         )
-    if diagnostics.outside > OUTSIDE:
+    if diagnostics.outside > OUTSIDE + diagnostics.outside_by_chance:
         first = next(iter(diagnostics.outside_by), "")
         refused.append(
             f"{diagnostics.outside:.1%} of the live rows lie outside what the training data has (most by "
-            f"{first}), {OUTSIDE:.0%} may: no weight of old rows stands for them"
+            f"{first}), {OUTSIDE + diagnostics.outside_by_chance:.1%} may: no weight of old rows stands for them"
         )
     raking = weigher.raking
     if raking is not None and not raking.converged:

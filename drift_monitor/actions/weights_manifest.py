@@ -66,6 +66,8 @@ class Diagnostics(Value):
         difference_before, difference_after: largest standardised mean difference of any column.
         outside: share of the live rows outside what the reference has: beyond its range, of a new category, or
             missing where nothing was.
+        outside_by_chance: the share that is beyond the range of some number by chance, since a range is that of as
+            many rows as the reference has.
         outside_by: feature -> that share, those that have any.
     """
 
@@ -81,6 +83,7 @@ class Diagnostics(Value):
     difference_before: Finite
     difference_after: Finite
     outside: Finite
+    outside_by_chance: Finite
     outside_by: dict[str, Finite] = {}
 
 

@@ -23,6 +23,7 @@ from drift_monitor.cli.reference import reference
 from drift_monitor.cli.refresh import refresh
 from drift_monitor.cli.report import report
 from drift_monitor.cli.retrainings import approve, reject, retrain, retrainings
+from drift_monitor.cli.reweight import reweight
 from drift_monitor.cli.run import run
 from drift_monitor.cli.send_test import send_test
 from drift_monitor.core.errors import ConfigError, DriftMonitorError
@@ -72,6 +73,7 @@ for _each in (
     backtest,
     run,
     report,
+    reweight,
     refresh,
     retrainings,
     approve,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from drift_monitor.core.profile import Floats
 
@@ -64,7 +64,7 @@ def relation(
     """
     share = weights / weights.sum()
     looks = max(training.shape[1] * (1 + len(labels)), 1)
-    limit = float(norm.isf(CHANCE / 2 / looks))
+    limit = -float(ndtri(CHANCE / 2 / looks))
     best: Changed | None = None
     for k in range(training.shape[1]):
         spread = math.sqrt(float(share @ training[:, k] ** 2))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
+
+from pydantic import ValidationError
 
 from drift_monitor.actions.reweight import (
     MANIFEST,
@@ -14,6 +17,7 @@ from drift_monitor.actions.reweight import (
     ReweightRequest,
     ReweightResult,
 )
+from drift_monitor.actions.weights_manifest import WeightsManifest
 from drift_monitor.core.types import CheckResult, Outcome
 from drift_monitor.service.answer import answer
 
@@ -38,7 +42,6 @@ def perform_reweight(
         OSError: something cannot be written.
     """
     from drift_monitor.actions.weighting import make_weights, write_manifest  # noqa: PLC0415 - heavy
-    from drift_monitor.actions.weights_manifest import WeightsManifest  # noqa: PLC0415
     from drift_monitor.service.evaluate import CheckRequest, evaluate  # noqa: PLC0415
     from drift_monitor.service.references import reference_of, training_of, watched_specs  # noqa: PLC0415
 
@@ -86,6 +89,22 @@ def perform_reweight(
         why=manifest.why,
         refused=manifest.refused,
     )
+
+
+def read_weights_manifest(folder: Path) -> WeightsManifest:
+    """The manifest of weights.
+
+    Args:
+        folder: that they are in.
+
+    Raises:
+        ReweightError: there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        return WeightsManifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ReweightError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def _against(result: CheckResult) -> str:
