@@ -84,3 +84,19 @@ def test_flights_find_the_plain_faults_and_are_quiet_where_the_usual_rules_are_n
     assert found["faults"]["km"]["drift"] > 0.98
     assert found["faults"]["rename"]["quality"] > 0.95
     assert found["goals"] == {}  # two references prove nothing
+
+
+def test_a_refreshed_training_set_has_the_same_bytes_in_any_order() -> None:
+    assert figures("refresh.py")["goals"] == {"the same bytes in any order": True}
+
+
+def test_a_cached_scrape_is_cheap_and_the_cut_keeps_to_the_budget() -> None:
+    found = figures("scrape.py")
+    rows = found["scrapes"]
+    beside = {name: row["samples"] for name, row in rows.items()}
+    per_feature = 10 * 50 * 4
+    assert beside["naive, at each scrape"] == per_feature
+    assert beside["all series"] - beside["features: none"] == per_feature
+    assert beside["default budget"] - beside["features: none"] == 480  # whole features of 4, in fair shares of 50
+    assert beside["one monitor's page"] == 50 * (4 + 6 + 6)
+    assert rows["all series"]["gzip"] < rows["all series"]["bytes"] / 5
