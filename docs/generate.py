@@ -20,6 +20,7 @@ from drift_monitor.core.retraining import NEXT, Event
 from drift_monitor.core.types import CheckResult
 from drift_monitor.receivers.template import Template
 from drift_monitor.receivers.template_file import shipped
+from drift_monitor.service.metrics import METRICS, PREFIX
 
 DOCS = Path(__file__).parent
 _PATTERNS = {
@@ -128,6 +129,15 @@ def states() -> str:
     return "\n".join(rows)
 
 
+def metrics() -> str:
+    """A row for each metric of /metrics."""
+    rows = ["| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    for spec in METRICS:
+        labels = ", ".join(f"`{label}`" for label in spec.labels)
+        rows.append(f"| `{PREFIX}{spec.name}` | {spec.type} | {labels} | {_cell(spec.help)} |")
+    return "\n".join(rows)
+
+
 def _help(each: click.Command, context: click.Context) -> list[str]:
     text = re.sub(r"[ \t]+$", "", each.get_help(context), flags=re.MULTILINE)
     parts = [f"## {context.command_path}\n\n```text\n{text}\n```"]
@@ -198,6 +208,7 @@ GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "receivers.md": ("types", receivers),
     "cli.md": ("commands", commands),
     "retraining.md": ("states", states),
+    "metrics.md": ("metrics", metrics),
 }
 
 

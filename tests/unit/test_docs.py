@@ -34,7 +34,7 @@ def fields(root: type[BaseModel]) -> list[tuple[type[BaseModel], str]]:
     return [(section, name) for section in sections(root) for name in section.model_fields]
 
 
-@pytest.mark.parametrize("page", ["configuration.md", "json.md", "cli.md", "retraining.md"])
+@pytest.mark.parametrize("page", ["configuration.md", "json.md", "cli.md", "retraining.md", "metrics.md"])
 def test_generated_pages_are_fresh(page: str) -> None:
     assert (DOCS / page).read_text() == generator().render(page), "run: python docs/generate.py"
 

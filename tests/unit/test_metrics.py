@@ -34,6 +34,7 @@ from drift_monitor.core.types import (
     StatResult,
     Window,
 )
+from drift_monitor.service import counters
 from drift_monitor.service import revision as revisions
 from drift_monitor.service.exposition import Compressed, Exemplar, Spec, render
 from drift_monitor.service.feature_series import FeatureSeries, all_of, clean, fair_shares, unique
@@ -578,6 +579,45 @@ def test_exemplars_stand_at_their_buckets_and_in_openmetrics_only():
         f'drift_monitor_h_seconds_bucket{{a="x",le="+Inf"}} 3.0 # {{run_id="8"}} 4.0 {at}',
     ]
     assert " # " not in render((COUNTER, HISTOGRAM), series, seen, openmetrics=False).decode()
+
+
+def test_an_exemplar_is_the_last_run_that_was_counted(tmp_path, monkeypatch):
+    phase = {"monitor": "m", "phase": "judge"}
+    key = ("run_duration_seconds", tuple(phase.items()))
+
+    def finish(store, hour, seconds, **values):
+        end = END + timedelta(hours=hour)
+        store.enqueue("m", [result(end=end).window])
+        [run] = store.due()
+        observed = [("run_duration_seconds", phase, seconds)]
+        store.finish(run.id, result(end=end, **values), now=NOW + timedelta(hours=hour), observations=observed)
+        return run.id
+
+    store = Store.open(tmp_path)
+    first = finish(store, 0, 0.2)
+    second = finish(store, 1, 0.3)
+    third = finish(store, 2, 0.22, rows=0, verdict=Outcome.NO_DATA)
+    store.close()
+    store = Store.open(tmp_path)  # a restart forgets none
+    try:
+        found = store.snapshot().exemplars
+        assert found["runs_total", (("monitor", "m"),)] == [Exemplar(third, 1, NOW + timedelta(hours=2))]
+        assert [e.run for e in found["rows_processed_total", (("monitor", "m"),)]] == [
+            second
+        ]  # the third had none
+        assert [(e.run, e.value) for e in found[key]] == [(third, 0.22), (second, 0.3)]  # one a bucket
+        assert first not in {e.run for seen in found.values() for e in seen}
+        monkeypatch.setitem(counters.HISTOGRAMS, "run_duration_seconds", (7.0, 9.0))
+        fourth = finish(store, 3, 8.0)
+        assert [(e.run, e.value) for e in store.snapshot().exemplars[key]] == [(fourth, 8.0)]
+    finally:
+        store.close()
+
+
+def test_exemplars_of_what_is_watched_no_more_are_not_exported(judged):
+    seen = {("runs_total", (("monitor", name),)): (Exemplar(1, 1, NOW),) for name in ("m", "gone")}
+    found = exemplars(replace(judged, snapshot=replace(judged.snapshot, exemplars=seen)))
+    assert found == {("runs_total", ("m",)): (Exemplar(1, 1, NOW),)}
 
 
 @given(st.lists(st.binary(max_size=300), max_size=4), st.binary(max_size=300))
