@@ -37,9 +37,8 @@ def tiles() -> list[stat.Panel]:
         ),
         tile(
             "Configuration",
-            "Whether the configuration on disk is the one that runs. Refused: the daemon goes on with the"
-            " one before,"
-            " and a restart would fail.",
+            "Whether the configuration on disk is the one that runs. Refused: the daemon goes on with the one"
+            " before, and a restart would fail.",
             f"min({metric('config_last_reload_successful', DAEMON)})",
             PLAIN,
             words=[TAKEN],
@@ -53,9 +52,8 @@ def tiles() -> list[stat.Panel]:
         ),
         tile(
             "Windows waiting",
-            "Windows that are due and not being evaluated yet. A number that stays says that runs take"
-            " longer than the"
-            " schedule leaves them.",
+            "Windows that are due and not being evaluated yet. A number that stays says that runs take longer"
+            " than the schedule leaves them.",
             f"sum({metric('runs_due', DAEMON)})",
             MAY_WAIT,
         ),
@@ -74,9 +72,8 @@ def tiles() -> list[stat.Panel]:
         ),
         tile(
             "Series left out",
-            "Per-feature series that the budget `metrics.max_series` cut. Verdicts, messages and"
-            " monitor-level series"
-            " are not affected.",
+            "Per-feature series that the budget `metrics.max_series` cut. Verdicts, messages and monitor-level"
+            " series are not affected.",
             f"sum({metric('metrics_suppressed_series', DAEMON)})",
             MAY_WAIT,
             unit="short",
@@ -175,6 +172,7 @@ def evaluation() -> list[tuple[int, object]]:
                 ],
                 unit="none",
                 soft_maximum=4,
+                decimals=0,
             ),
         ),
         (
@@ -190,6 +188,7 @@ def evaluation() -> list[tuple[int, object]]:
                     )
                 ],
                 unit="s",
+                slopes=True,
                 minimum=None,
             ),
         ),
@@ -258,6 +257,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                     )
                 ],
                 unit="s",
+                slopes=True,
                 none="none was taken",
             ),
         ),
@@ -272,6 +272,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                 unit="none",
                 none=none,
                 soft_maximum=4,
+                decimals=0,
             ),
         ),
         (
@@ -287,6 +288,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                     )
                 ],
                 unit="s",
+                slopes=True,
                 none=none,
             ),
         ),
@@ -299,6 +301,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                 unit="none",
                 none=none,
                 soft_maximum=4,
+                decimals=0,
             ),
         ),
     ]
@@ -364,7 +367,7 @@ def daemon() -> dashboard.Dashboard:
     return place(
         built,
         (4, [(3, one) for one in tiles()]),
-        (5, [(24, daemons())]),
+        (4, [(24, daemons())]),
         "Evaluation",
         (
             9,

@@ -44,12 +44,13 @@ def tiles() -> list[stat.Panel]:
             none="not exported",
         ),
         tile(
-            "p-value",
-            "How often independent rows from one distribution would be this far apart. Exported with"
-            " `p_values` in `metrics.detail`.",
+            "Smallest p-value",
+            "Of the methods. How often independent rows from one distribution would be this far apart."
+            " Exported with `p_values` in `metrics.detail`.",
             f"min({metric('feature_drift_p_value', FEATURE)})",
             PLAIN,
-            decimals=4,
+            unit="sci",
+            decimals=1,
             none="not exported",
         ),
         tile(
@@ -88,8 +89,7 @@ def score() -> timeseries.Panel:
     panel = lines(
         "Score against threshold",
         "The feature's score in the unit of its method, and the threshold that it is held against. Above the"
-        " dashed line"
-        " the feature drifts.",
+        " dashed line the feature drifts.",
         [
             query("A", f"max by (method) ({metric('feature_drift_score', FEATURE)})", "score by {{method}}"),
             query(
@@ -109,14 +109,14 @@ def p_value() -> timeseries.Panel:
     panel = lines(
         "p-value",
         "On a logarithmic axis. Small values alone do not say that the feature moved far: with many rows"
-        " everything is"
-        " significant. Exported with `p_values` in `metrics.detail`.",
+        " everything is significant. Exported with `p_values` in `metrics.detail`.",
         [query("A", f"min by (method) ({metric('feature_drift_p_value', FEATURE)})", "p-value by {{method}}")],
-        unit="none",
+        unit="sci",
         minimum=None,
         maximum=1,
         none="not exported",
     )
+    panel.axis_grid_show(axis_grid_show=False)  # a line at each of nine parts of a decade
     return panel.scale_distribution(shared.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10))
 
 
@@ -125,8 +125,7 @@ def quality() -> timeseries.Panel:
     return lines(
         "Quality",
         "Shares of rows of the newest judged window: null, outside the reference's range, of categories that"
-        " the"
-        " reference lacks. A numeric feature has no categories, and a categorical one no range.",
+        " the reference lacks. A numeric feature has no categories, and a categorical one no range.",
         [
             query(ref, f"max by (feature) ({metric(name, FEATURE)})", f"{{{{feature}}}}: {says}")
             for ref, name, says in (
@@ -166,7 +165,7 @@ def rows() -> timeseries.Panel:
             query("A", f"max by (monitor) ({metric('window_rows', ONE)})", "window of {{monitor}}"),
             query("B", f"max by (monitor) ({metric('reference_rows', ONE)})", "reference of {{monitor}}"),
         ],
-        unit="short",
+        unit="locale",
     )
 
 

@@ -70,7 +70,7 @@ def tiles() -> list[stat.Panel]:
             "Rows of the newest window read.",
             f"max({metric('window_rows', ONE)})",
             PLAIN,
-            unit="short",
+            unit="locale",
             none="nothing read",
         ),
         tile(
@@ -98,8 +98,7 @@ def score() -> timeseries.Panel:
     panel = lines(
         "Score against threshold",
         "The monitor's drift score in its own unit, and the threshold that it is held against. Above the"
-        " dashed line"
-        " the window drifts.",
+        " dashed line the window drifts.",
         [
             query("A", f"max by (monitor) ({metric('drift_score', ONE)})", "score of {{monitor}}"),
             query("B", f"max by (monitor) ({metric('drift_score_threshold', ONE)})", "threshold of {{monitor}}"),
@@ -116,8 +115,7 @@ def history() -> object:
     return timeline(
         "State and episodes",
         "The state of each window, and when an episode of drift or of broken data was open: that is when"
-        " alerts and"
-        " messages go out.",
+        " alerts and messages go out.",
         [
             query("A", f"max by (monitor) ({state(ONE)})", "{{monitor}}"),
             query("B", f"8 + max by (lane) ({episode})", "episode: {{lane}}"),
@@ -132,17 +130,13 @@ def features_table() -> table.Panel:
     panel = cells(
         "Features",
         "One row a feature, the furthest out first. Above 1 the feature drifts. Features left out by"
-        " `metrics.features`"
-        " or the series budget are missing; p-values are there with `p_values` in `metrics.detail`. A click"
-        " on a name"
-        " leads to"
-        " the feature.",
+        " `metrics.features` or the series budget are missing; p-values are there with `p_values` in"
+        " `metrics.detail`. A click on a name leads to the feature.",
         {
             "ratio": f"max by ({by}, method) ({feature_ratio(ONE)})",
             "score": f"max by ({by}, method) ({metric('feature_drift_score', ONE)})",
             "threshold": f"max by ({by}, method) ({metric('feature_drift_score_threshold', ONE)})",
-            "p": f"max by ({by}, method) ({metric('feature_drift_p_value', ONE)}"
-            f" and on ({by}, method) {metric('feature_drift_score', ONE)})",
+            "p": f"min by ({by}) ({metric('feature_drift_p_value', ONE)})",
             "nulls": f"max by ({by}) ({metric('feature_null_ratio', ONE)})",
             "range": f"max by ({by}) ({metric('feature_out_of_range_ratio', ONE)})",
             "new": f"max by ({by}) ({metric('feature_new_category_ratio', ONE)})",
@@ -153,7 +147,7 @@ def features_table() -> table.Panel:
             "Value #score": "Score",
             "Value #threshold": "Threshold",
             "method": "Method",
-            "Value #p": "p-value",
+            "Value #p": "Smallest p",
             "Value #nulls": "Nulls",
             "Value #range": "Out of range",
             "Value #new": "New categories",
@@ -168,10 +162,12 @@ def features_table() -> table.Panel:
         ),
     )
     panel.override_by_name("Score / threshold", properties(**RATIO_CELL))
-    for name in ("Score", "Threshold", "p-value"):
-        panel.override_by_name(name, properties(decimals=3, custom__width=90))
-    for name in ("Nulls", "Out of range", "New categories"):
-        panel.override_by_name(name, properties(unit="percentunit", decimals=1, custom__width=115))
+    for name, width in (("Score", 80), ("Threshold", 95)):
+        panel.override_by_name(name, properties(decimals=3, custom__width=width))
+    panel.override_by_name("Method", properties(custom__width=105))
+    panel.override_by_name("Smallest p", properties(unit="sci", decimals=1, custom__width=100))
+    for name, width in (("Nulls", 75), ("Out of range", 110), ("New categories", 130)):
+        panel.override_by_name(name, properties(unit="percentunit", decimals=1, custom__width=width))
     return panel.sort_by([shared.TableSortByFieldState().display_name("Score / threshold").desc(desc=True)])
 
 
@@ -183,6 +179,7 @@ def share(title: str, description: str, name: str) -> timeseries.Panel:
         [query("A", ten_most(metric(name, ONE), metric(name, ONE, AT_END)), "{{feature}}")],
         unit="percentunit",
         none=NO_FEATURES,
+        listed=True,
         soft_maximum=0.05,
     )
 
@@ -200,7 +197,7 @@ def rows() -> timeseries.Panel:
                 ("C", "window_invalid_rows", "unusable"),
             )
         ],
-        unit="short",
+        unit="locale",
     )
 
 
@@ -208,9 +205,8 @@ def lag() -> timeseries.Panel:
     """How far behind the monitor is."""
     return lines(
         "Lag",
-        "The age of the newest row read, of the end of the newest window, and of the newest verdict. All"
-        " three grow"
-        " between runs and fall back at each; one that keeps growing says which part stands still.",
+        "The age of the newest row read, of the end of the newest window, and of the newest verdict. All three"
+        " grow between runs and fall back at each; one that keeps growing says which part stands still.",
         [
             query(ref, f"time() - max by (monitor) ({metric(name, ONE)} > 0)", f"{says} of {{{{monitor}}}}")
             for ref, name, says in (
@@ -220,6 +216,7 @@ def lag() -> timeseries.Panel:
             )
         ],
         unit="s",
+        slopes=True,
     )
 
 
@@ -228,7 +225,8 @@ def outcomes() -> timeseries.Panel:
     failed, skipped = metric("run_failures_total", ONE), metric("runs_skipped_total", ONE)
 
     def hourly(counter: str) -> str:
-        return f"3600 * sum by (reason) (rate({counter}[$__rate_interval]))"
+        by_reason = f"3600 * sum by (reason) (rate({counter}[$__rate_interval])) > 0"
+        return f"{by_reason} or 0 * sum by (monitor) (rate({counter}[$__rate_interval]))"
 
     rates = " - ".join(
         f"sum by (monitor) (rate({counter}[$__rate_interval]))"
@@ -237,12 +235,11 @@ def outcomes() -> timeseries.Panel:
     return bars_over_time(
         "Outcomes",
         "Runs an hour: judged, failed by reason, and skipped for want of rows. With exemplars switched on in"
-        " Prometheus"
-        " a point links to the run's report.",
+        " Prometheus a point links to the run's report.",
         [
             query("A", f"3600 * clamp_min({rates}, 0)", "{{monitor}}: judged", exemplars=True),
-            query("B", hourly(failed), "failed: {{reason}}"),
-            query("C", hourly(skipped), "skipped: {{reason}}"),
+            query("B", hourly(failed), "failed {{reason}}"),
+            query("C", hourly(skipped), "skipped {{reason}}"),
         ],
         unit="suffix: / h",
     )
@@ -276,13 +273,13 @@ def loop_tiles() -> list[stat.Panel]:
             " steadily.",
             f"max({metric('training_weights_effective_rows', ONE)})",
             PLAIN,
-            unit="short",
+            unit="locale",
             none="no weights",
         ),
         tile(
             "Weights adopted",
-            "Whether training with the newest weights helps, by the gate's own test. If not, nobody is told"
-            " to use them.",
+            "Whether training with the newest weights helps, by the gate's own test. If not, nobody is told to"
+            " use them.",
             f"max({metric('training_weights_adopted', ONE)})",
             PLAIN,
             words=[YES_NO],
@@ -302,9 +299,8 @@ def loop() -> list[tuple[int, object]]:
     """The states it went through, what holds it back, and the reference before on trial."""
     trial = lines(
         "Reference before, on trial",
-        "After a promotion the reference before is still compared with for a while: its score falls under"
-        " its threshold"
-        " when the new reference was a mistake.",
+        "After a promotion the reference before is still compared with for a while: its score falls under its"
+        " threshold when the new reference was a mistake.",
         [
             query(
                 "A", f"max by (monitor) ({metric('previous_reference_drift_score', ONE)})", "score of {{monitor}}"
@@ -327,6 +323,7 @@ def loop() -> list[tuple[int, object]]:
                 [query("A", f"max by (state) ({metric('retraining_state', ONE)} == 1)", "{{state}}")],
                 [CAME],
                 none=NO_LOOP,
+                legend=False,
             ),
         ),
         (
@@ -337,6 +334,7 @@ def loop() -> list[tuple[int, object]]:
                 " each is for.",
                 [query("A", f"max by (guard_rail) ({metric('retraining_held', ONE)})", "{{guard_rail}}")],
                 [HELD],
+                legend=False,
                 none="no retraining is set up",
             ),
         ),
@@ -350,8 +348,7 @@ def monitor() -> dashboard.Dashboard:
         "monitor",
         "Monitor",
         "One monitor: how far its live data is from the training data, in which features, whether it is the"
-        " data, and"
-        " what becomes of it.",
+        " data, and what becomes of it.",
         [monitors(multi=False)],
     )
     built.link(to_page("Runs and reports", PAGE + "${monitor:percentencode}"))
@@ -361,20 +358,20 @@ def monitor() -> dashboard.Dashboard:
     furthest = lines(
         "Features furthest out",
         "Score / threshold of the ten features that are furthest out at the end of the time range. Above the"
-        " line at 1"
-        " a feature drifts.",
+        " line at 1 a feature drifts.",
         [query("A", ten_most(feature_ratio(ONE), feature_ratio(ONE, AT_END)), "{{feature}}")],
         unit="none",
         limit=1,
+        listed=True,
         none=NO_FEATURES,
     )
     return place(
         built,
         (4, [(4, one) for one in tiles()]),
-        (10, [(16, score()), (8, words("What a score means", WHAT_A_SCORE_MEANS))]),
+        (9, [(16, score()), (8, words("What a score means", WHAT_A_SCORE_MEANS))]),
         (5, [(24, history())]),
         "Which features",
-        (11, [(10, furthest), (14, features_table())]),
+        (11, [(9, furthest), (15, features_table())]),
         "Is it the data?",
         (
             8,

@@ -99,18 +99,15 @@ def monitors_table() -> table.Panel:
     info = f"{EACH}, model, model_version, owner"
     panel = cells(
         "Monitors",
-        "One row a monitor, as of the end of the time range. Score / threshold above 1 is drift. A monitor"
-        " is stale"
-        " when no window was judged for 2.5 of its schedule intervals. Open episodes are what alerts and"
-        " messages are"
-        " about. A click on a name leads to the monitor.",
+        "One row a monitor, as of the end of the time range. Score / threshold above 1 is drift. A monitor is"
+        " stale when no window was judged for 2.5 of its schedule intervals. Open episodes are what alerts and"
+        " messages are about. A click on a name leads to the monitor.",
         {
             "info": f"max by ({info}) ({metric('monitor_info', MONITORS)})",
             "state": f"max by ({EACH}) ({state(MONITORS)})",
             "ratio": f"max by ({EACH}) ({ratio(MONITORS)})",
             "episodes": f"sum by ({EACH}) ({metric('episode_open', MONITORS)})",
             "drifted": f"max by ({EACH}) ({metric('features_drifted', MONITORS)})",
-            "features": f"max by ({EACH}) ({metric('features', MONITORS)})",
             "rows": f"max by ({EACH}) ({metric('window_rows', MONITORS)})",
             "judged": f"1000 * max by ({EACH}) ({metric('run_last_success_timestamp_seconds', MONITORS)} > 0)",
             "newest": f"1000 * max by ({EACH}) ({metric('newest_event_timestamp_seconds', MONITORS)} > 0)",
@@ -121,9 +118,8 @@ def monitors_table() -> table.Panel:
             "monitor": "Monitor",
             "Value #state": "State",
             "Value #ratio": "Score / threshold",
-            "Value #episodes": "Open episodes",
-            "Value #drifted": "Drifted",
-            "Value #features": "Features",
+            "Value #episodes": "Episodes",
+            "Value #drifted": "Features drifted",
             "Value #rows": "Rows",
             "Value #judged": "Last judged",
             "Value #newest": "Newest row",
@@ -152,11 +148,12 @@ def monitors_table() -> table.Panel:
         ),
     )
     panel.override_by_name("Score / threshold", properties(**RATIO_CELL))
-    for name in ("Open episodes", "Drifted", "Features"):
-        panel.override_by_name(name, properties(decimals=0, custom__width=110))
-    panel.override_by_name("Rows", properties(unit="short", custom__width=90))
+    for name, width in (("Episodes", 90), ("Features drifted", 130), ("Retraining", 105), ("Version", 85)):
+        panel.override_by_name(name, properties(decimals=0, custom__width=width))
+    panel.override_by_name("Rows", properties(unit="locale", custom__width=90))
     for name in ("Last judged", "Newest row"):
-        panel.override_by_name(name, properties(unit="dateTimeFromNow", custom__minWidth=120))
+        panel.override_by_name(name, properties(unit="dateTimeFromNow", custom__width=125))
+    panel.override_by_name("Reference", properties(custom__width=190))
     return panel.sort_by([shared.TableSortByFieldState().display_name("State").desc(desc=True)])
 
 
@@ -177,8 +174,7 @@ def scores() -> timeseries.Panel:
     return lines(
         "Score / threshold",
         "Each monitor's score divided by its threshold: above the line at 1 the window drifts. Raw scores of"
-        " different"
-        " monitors do not compare.",
+        " different monitors do not compare.",
         [query("A", f"max by (monitor) ({ratio(MONITORS)})", "{{monitor}}")],
         unit="none",
         limit=1,
@@ -190,8 +186,7 @@ def features() -> bargauge.Panel:
     return bars(
         "Features furthest out",
         "The ten features with the largest score / threshold over their methods in the newest judged window."
-        " Above 1 is"
-        " drift. Features left out by `metrics.features` or the series budget are missing here.",
+        " Above 1 is drift. Features left out by `metrics.features` or the series budget are missing here.",
         f"sort_desc(topk(10, max by (monitor, feature) ({feature_ratio(MONITORS)})))",
         "{{monitor}}: {{feature}}",
         BAD_ABOVE_ONE,
@@ -207,7 +202,7 @@ def rows() -> timeseries.Panel:
         "Rows in window",
         "Rows in the newest window of each monitor.",
         [query("A", f"max by (monitor) ({metric('window_rows', MONITORS)})", "{{monitor}}")],
-        unit="short",
+        unit="locale",
     )
 
 
@@ -233,8 +228,8 @@ def overview() -> dashboard.Dashboard:
     return place(
         built,
         (4, [(3, one) for one in tiles()]),
-        (8, [(24, monitors_table())]),
-        (7, [(24, states())]),
+        (7, [(24, monitors_table())]),
+        (6, [(24, states())]),
         (10, [(10, scores()), (8, features()), (6, words("What a score means", WHAT_A_SCORE_MEANS))]),
         (8, [(12, rows()), (12, nulls())]),
     )

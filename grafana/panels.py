@@ -151,6 +151,9 @@ def tile(
         panel.decimals(decimals)
     if links:
         panel.override_by_query("A", properties(links=list(links)))
+    if name:
+        # A long name would make both tiny.
+        panel.text(shared.VizTextDisplayOptions().title_size(16).value_size(30))
     return (
         panel.reduce_options(_newest())
         .color_mode(common.BigValueColorMode.VALUE)
@@ -171,18 +174,25 @@ def lines(
     maximum: float | None = None,
     soft_maximum: float | None = None,
     minimum: float | None = 0,
+    decimals: int | None = None,
+    slopes: bool = False,
+    listed: bool = False,
     none: str = "no data",
 ) -> timeseries.Panel:
     """Values over time; `limit` draws a threshold and colors what is above it.
 
-    A gauge holds its value until the next run, so lines are steps: a slope between two runs would be made up.
+    A gauge holds its value until the next run, so lines are steps: a slope between two runs would be made up. Ages
+    grow by themselves, and have `slopes`. Where there may be ten lines the legend has names only (`listed`).
     """
     panel = _begin(timeseries.Panel(), title, description, targets)
-    panel.unit(unit).no_value(none).color_scheme(color(model.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
-    panel.draw_style(common.GraphDrawStyle.LINE).line_interpolation(common.LineInterpolation.STEP_AFTER)
+    panel.unit(unit).no_value(none).color_scheme(color(model.FieldColorModeId.PALETTE_CLASSIC))
+    panel.draw_style(common.GraphDrawStyle.LINE)
+    panel.line_interpolation(common.LineInterpolation.LINEAR if slopes else common.LineInterpolation.STEP_AFTER)
     panel.line_width(2).fill_opacity(0).show_points(common.VisibilityMode.NEVER).span_nulls(span_nulls=False)
     if minimum is not None:
         panel.min(minimum)
+    if decimals is not None:
+        panel.decimals(decimals)
     if maximum is not None:
         panel.max(maximum)
     if soft_maximum is not None:
@@ -195,6 +205,8 @@ def lines(
     panel.tooltip(
         shared.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
     )
+    if listed:
+        return panel.legend(_legend().display_mode(common.LegendDisplayMode.LIST))
     return panel.legend(_legend("lastNotNull", "max"))
 
 
@@ -268,6 +280,7 @@ def timeline(
     words: Sequence[model.ValueMap | model.RangeMap],
     *,
     none: str = "no data",
+    legend: bool = True,
     links: Sequence[Link] = (),
 ) -> statetimeline.Panel:
     """A band a series: from when until when it was what."""
@@ -287,7 +300,7 @@ def timeline(
             shared.VizLegendOptions()
             .display_mode(common.LegendDisplayMode.LIST)
             .placement(common.LegendPlacement.BOTTOM)
-            .show_legend(show_legend=True)
+            .show_legend(legend)
         )
         .tooltip(shared.VizTooltipOptions().mode(common.TooltipDisplayMode.SINGLE).sort(common.SortOrder.NONE))
     )
@@ -325,6 +338,9 @@ def cells(
             },
         )
     )
+    for field, heading in columns.items():
+        if not field.startswith("Value #"):  # a label: without this a version "3.1" is shown as the number 3.10
+            panel.override_by_name(heading, properties(unit="string"))
     return panel.show_header(show_header=True).cell_height(common.TableCellHeight.SM)
 
 
@@ -338,7 +354,7 @@ RATIO_CELL = {
         "steps": [{"value": value, "color": shade} for value, shade in BAD_ABOVE_ONE],
     },
     "custom__cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
-    "custom__minWidth": 160,
+    "custom__minWidth": 130,
 }
 """How a column of score / threshold is drawn."""
 

@@ -9,14 +9,11 @@ WHAT_A_SCORE_MEANS = """\
 **Score / threshold** says how far live data is from the training data.
 
 - **Below 1**: no further than the threshold allows.
-- **Above 1**: drift. One window is not an alert yet: an *episode* opens after as many windows as the monitor's \
-`persistence` asks for.
-- **At 2** it is twice the threshold, not twice as bad for the model.
+- **Above 1**: drift. Alerts wait until it lasts, as the monitor's `persistence` says.
 
-Scores of different monitors, features or methods compare **only** in this form. A raw score has the unit of its \
-method, and a sum over methods means nothing.
+Scores of different monitors, features or methods compare **only** in this form.
 
-**Broken data** is a lane of its own: nulls, ranges, categories, volume. Repair it before you believe a score.
+**Broken data** is told apart: nulls, ranges, categories, volume. Repair it before you believe a score.
 
 A score says that data moved, not that the model got worse: labels tell that.
 """
@@ -50,8 +47,8 @@ STATES: list[model.ValueMap | model.RangeMap] = [
 ]
 """Words for `queries.state`."""
 
-EPISODES = mapping({"8": ("none", "transparent"), "9": ("open", ORANGE)})
-HELD = mapping({"0": ("no", "transparent"), "1": ("holds back", ORANGE)})
+EPISODES = mapping({"8": ("", "transparent"), "9": ("open", ORANGE)})
+HELD = mapping({"0": ("", "transparent"), "1": ("holds back", ORANGE)})
 CAME = mapping({"1": ("", BLUE)})
 YES_NO = mapping({"0": ("no", GREY), "1": ("yes", GREEN)})
 DRIFTED = mapping({"0": ("no", GREEN), "1": ("drifted", RED)})
