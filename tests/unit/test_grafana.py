@@ -253,6 +253,20 @@ def test_only_counters_are_rated(dashboard):
 
 
 @each_dashboard
+def test_counters_are_always_rated(dashboard):
+    """A counter by itself says how old the daemon is."""
+    for text in expressions(dashboard):
+        rated = [
+            name
+            for node in nodes(parsed(text))
+            if isinstance(node, promql_parser.Call) and node.func.name in {"rate", "irate", "increase"}
+            for name, _ in selectors(str(node))
+        ]
+        counters = [name for name, _ in selectors(text) if name.endswith(("_total", "_bucket", "_sum", "_count"))]
+        assert sorted(rated) == sorted(counters), text
+
+
+@each_dashboard
 def test_no_sum_over_methods(dashboard):
     """Scores of different methods have different units."""
     for text in expressions(dashboard):
@@ -355,6 +369,22 @@ def test_columns_that_are_styled_exist(panel):
     assert refs <= mentioned, "a query whose column is neither named nor hidden"
     styled = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
     assert styled <= set(organize["renameByName"].values())
+
+
+@each_panel
+def test_columns_of_names_are_texts(panel):
+    """Grafana shows a label "3.1" as the number 3.10 where the unit is one of numbers."""
+    if panel["type"] != "table":
+        return
+    [organize] = [step["options"] for step in panel["transformations"] if step["id"] == "organize"]
+    texts = {heading for name, heading in organize["renameByName"].items() if not name.startswith("Value #")}
+    units = {
+        override["matcher"]["options"]: prop["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for prop in override["properties"]
+        if prop["id"] == "unit"
+    }
+    assert {heading: units.get(heading) for heading in texts} == dict.fromkeys(texts, "string")
 
 
 def load(path):
