@@ -117,7 +117,9 @@ class FeatureSeries:
 
     def _tell(self, name: str, result: CheckResult, run: int | None, metrics: Metrics) -> list[list[_Value]]:
         if {"p_values", "statistics"} & set(metrics.detail) and run is not None:
-            result = self._read(run) or result
+            whole = self._read(run)
+            if whole is not None and whole.features:  # not when only its summary can be read
+                result = whole
         return _told(name, result, _chosen(result.features, metrics), metrics.detail)
 
 
