@@ -1,7 +1,7 @@
-"""What the gate fits where the user names no estimator: gradient boosting on a hundred cells of each feature.
+"""Rows as cells, for gradient boosting: of the domain classifier, and of the gate where no estimator is named.
 
-Scikit-learn takes seconds to choose its bins where rows have weights, and no time where a column has few values.
-So the cells are chosen here, by quantiles of the training rows, whatever the weights are.
+Scikit-learn takes seconds to choose its bins where rows have weights, and no time where a column has few values;
+and it fails on a column without any value. So the cells are chosen here, by quantiles, and what is missing has one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 from drift_monitor.core.classifier import Encoding
 from drift_monitor.core.profile import Floats, NumericSpec
 
-CELLS: Final = 100
+CELLS: Final = 200
+MISSING: Final = CELLS + 1.0
+"""The cell of what is missing: after all others, of numbers as of categories."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,21 +25,21 @@ class Cells:
     """Rows as cells.
 
     Attributes:
-        edges: by feature; None for categories, whose code is the cell.
+        edges: by feature: a number lies in the cell of the first edge >= it; None for categories, whose code it is.
     """
 
     edges: tuple[Floats | None, ...]
 
     @classmethod
-    def fit(cls, encoding: Encoding, training: Floats) -> Self:
+    def fit(cls, encoding: Encoding, rows: Floats) -> Self:
         """Choose the cells.
 
         Args:
             encoding: of the features.
-            training: rows by `encoding.matrix`, shape (n, d).
+            rows: by `encoding.matrix`, shape (n, d).
         """
         found: list[Floats | None] = []
-        for spec, column in zip(encoding.specs, training.T, strict=True):
+        for spec, column in zip(encoding.specs, rows.T, strict=True):
             known = column[~np.isnan(column)]
             if not isinstance(spec, NumericSpec):
                 found.append(None)
@@ -49,13 +51,18 @@ class Cells:
         return cls(tuple(found))
 
     def values(self, matrix: Floats) -> Floats:
-        """The cell of every value, NaN where it is missing, shape (n, d)."""
-        found = np.array(matrix, np.float64, order="F")
+        """The cell of every value, shape (n, d), finite."""
+        found = np.full(matrix.shape, MISSING, order="F")
         for j, edges in enumerate(self.edges):
-            if edges is not None:
-                there = ~np.isnan(matrix[:, j])
-                found[there, j] = np.searchsorted(edges, matrix[there, j], "left")
+            there = ~np.isnan(matrix[:, j])
+            known = matrix[there, j]
+            found[there, j] = known if edges is None else np.searchsorted(edges, known, "left")
         return found
+
+    @property
+    def categorical(self) -> list[bool]:
+        """Which columns are codes of categories."""
+        return [edges is None for edges in self.edges]
 
     def learner(self, *, classifier: bool, seed: int) -> Callable[[], Any]:
         """Makes gradient boosting with scikit-learn's settings, for these columns."""
@@ -65,5 +72,4 @@ class Cells:
         )
 
         kind = HistGradientBoostingClassifier if classifier else HistGradientBoostingRegressor
-        categorical = [edges is None for edges in self.edges]
-        return lambda: kind(categorical_features=categorical, early_stopping=False, random_state=seed)
+        return lambda: kind(categorical_features=self.categorical, early_stopping=False, random_state=seed)

@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from drift_monitor.core.classifier import auc, one_thread
 from drift_monitor.core.design import Design
-from drift_monitor.core.profile import CategoricalSpec, Floats, Ints
+from drift_monitor.core.learner import Cells
+from drift_monitor.core.profile import Floats, Ints
 
 FOLDS: Final = 5
 FEWEST: Final = 40
@@ -42,6 +43,7 @@ class WeightsModel:
 
     Attributes:
         design: of the linear form.
+        cells: that the trees see.
         trees: one a fold, fitted on the others.
         slope: of the trees' score, and of the columns of the design.
         intercept: of the log-odds, with the sizes of the sides taken out.
@@ -50,6 +52,7 @@ class WeightsModel:
     """
 
     design: Design
+    cells: Cells
     trees: tuple[Any, ...]
     slope: Floats
     intercept: float
@@ -78,17 +81,18 @@ class WeightsModel:
         rows = np.concatenate((training, live))
         is_live = np.arange(n + m) >= n
         dealt = np.concatenate((folds, np.random.default_rng([seed, 3]).permutation(m) % FOLDS))
-        kinds = [isinstance(spec, CategoricalSpec) for spec in design.encoding.specs]
+        cells = Cells.fit(design.encoding, rows)
+        placed = cells.values(rows)
         trees, scores = [], np.zeros(n + m)
         with one_thread():
             for k in range(FOLDS):
-                model = _trees(rows[dealt != k], is_live[dealt != k], kinds)
+                model = _trees(placed[dealt != k], is_live[dealt != k], cells.categorical)
                 trees.append(model)
-                scores[dealt == k] = _score(model, rows[dealt == k])
+                scores[dealt == k] = _score(model, placed[dealt == k])
         columns = np.column_stack((scores, design.values(rows)))
         slope, intercept = _regress(columns, is_live, seed)
         linear = intercept + columns @ slope
-        return cls(design, tuple(trees), slope, intercept + float(np.log(n / m)), linear, n)
+        return cls(design, cells, tuple(trees), slope, intercept + float(np.log(n / m)), linear, n)
 
     @property
     def auc(self) -> float:
@@ -108,11 +112,11 @@ class WeightsModel:
         found = np.empty(len(matrix))
         for start in range(0, len(matrix), _SLAB):
             part, dealt = matrix[start : start + _SLAB], folds[start : start + _SLAB]
-            scores = np.empty(len(part))
+            placed, scores = self.cells.values(part), np.empty(len(part))
             for k, model in enumerate(self.trees):
                 held = dealt == k
                 if held.any():
-                    scores[held] = _score(model, part[held])
+                    scores[held] = _score(model, placed[held])
             odds = self.intercept + self.slope[0] * scores + self.design.values(part) @ self.slope[1:]
             found[start : start + _SLAB] = np.exp(np.clip(odds, -_FARTHEST, _FARTHEST))
         return found
