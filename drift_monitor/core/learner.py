@@ -1,7 +1,7 @@
 """Rows as cells, for gradient boosting: of the domain classifier, and of the gate where no estimator is named.
 
 Scikit-learn takes seconds to choose its bins where rows have weights, and no time where a column has few values;
-and it fails on a column without any value. So the cells are chosen here, by quantiles, and what is missing has one.
+and it fails on a column without any value. So cells are chosen here, by quantiles, with one for what is missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Cells:
     """Rows as cells.
 
     Attributes:
-        edges: by feature: a number lies in the cell of the first edge >= it; None for categories, whose code it is.
+        edges: by feature: a number lies in the cell of the first edge >= it; None for categories, with codes.
     """
 
     edges: tuple[Floats | None, ...]

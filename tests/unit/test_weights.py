@@ -69,7 +69,7 @@ def test_categories_and_what_is_missing_have_differences_of_shares() -> None:
     design = Design.fit(Encoding((spec,)), training, live)
     found = differences(design, Sums.of(design, training), Sums.of(design, live))
     by = {each.column: each.before for each in found}
-    # Austin (2009): (p - q) / sqrt((p (1 - p) + q (1 - q)) / 2); no training row lacks a value, so none can be raised
+    # Austin (2009): (p - q) / sqrt((p (1 - p) + q (1 - q)) / 2); no training row lacks a value
     assert by["carrier=UA"] == pytest.approx((0.75 - 0.25) / np.sqrt((0.1875 + 0.1875) / 2))
     assert by["carrier=AA"] == pytest.approx((0.25 - 0.5) / np.sqrt((0.1875 + 0.25) / 2))
     assert "carrier is missing" not in by
