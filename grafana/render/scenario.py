@@ -57,10 +57,10 @@ def fraud(rng: np.random.Generator, n: int, *, moved: bool) -> Rows:
         "items": rng.poisson(3, n),
         "account_age_days": rng.gamma(2, 140 if moved else 180, n),
         "night_share": rng.beta(2, 6, n),
-        "country": rng.choice(countries, n, p=[0.47, 0.28, 0.12, 0.13] if moved else [0.47, 0.28, 0.15, 0.1]),
+        "country": rng.choice(countries, n, p=[0.47, 0.28, 0.15, 0.1]),
         "device": rng.choice(["phone", "desktop", "tablet"], n, p=[0.6, 0.32, 0.08]),
         "channel": rng.choice(["app", "web"], n, p=[0.7, 0.3]),
-        "score": np.clip(rng.beta(2, 12, n) + (0.05 if moved else 0), 0, 1),
+        "score": np.clip(rng.beta(2, 12, n) + (0.03 if moved else 0), 0, 1),
         "is_fraud": late,
     }
 
