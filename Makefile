@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-pipelines lint types lock wheel clean
+.PHONY: help setup demo stack test test-pipelines lint types lock wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -22,6 +22,9 @@ setup: .venv/installed  ## build .venv from the lock file
 
 demo: setup  ## flights of 2013 through the real daemon; ARGS=--exit ends by itself
 	$(BIN)/drift-monitor demo $(ARGS)
+
+stack: setup  ## Prometheus, Alertmanager and a daemon on loopback, with a story to watch; ARGS=--exit ends by itself
+	$(BIN)/python tests/integration/observability/stack.py $(ARGS)
 
 test: setup  ## the whole test suite; ARGS="-k name" picks
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
