@@ -51,8 +51,8 @@ def send_test(config_path: Path, name: str | None, *, start_a_run: bool) -> int:
     now, base = datetime.now(UTC), _base(config)
     message = trial_request(now, base) if start_a_run else trial(now, base)
     click.echo(f"{name} ({receiver.type}) is sent {message.type} {message.id}:")
-    outcome = send(receiver, message.id, render(message), now, lambda line: click.echo(f"  {line}"))
-    click.echo(str(outcome))
+    receipt = send(receiver, message.id, render(message), now, lambda line: click.echo(f"  {line}"))
+    click.echo(str(receipt))
     return OK
 
 

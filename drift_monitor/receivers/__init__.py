@@ -13,7 +13,7 @@ from typing import Any
 from drift_monitor.config.receivers import RECEIVER_TYPES, Receiver, TemplateReceiver
 from drift_monitor.core.errors import ConfigError
 from drift_monitor.receivers import templated, webhook
-from drift_monitor.receivers.outcome import Outcome, Tell, nobody
+from drift_monitor.receivers.receipt import Receipt, Tell, nobody
 from drift_monitor.receivers.template import REQUESTED
 from drift_monitor.receivers.template_file import template_of
 
@@ -28,7 +28,7 @@ class ReceiverType:
         is_repeatable: (section) whether it knows a repeat of a message as one.
     """
 
-    send: Callable[[Any, str, bytes, datetime, Tell], Outcome]
+    send: Callable[[Any, str, bytes, datetime, Tell], Receipt]
     probe: Callable[[Any], str | None]
     is_repeatable: Callable[[Any], bool]
 
@@ -38,7 +38,7 @@ RECEIVERS: dict[str, ReceiverType] = dict.fromkeys(
 ) | {"webhook": ReceiverType(webhook.send, webhook.probe, lambda _: True)}
 
 
-def send(receiver: Receiver, event_id: str, body: bytes, now: datetime, tell: Tell = nobody) -> Outcome:
+def send(receiver: Receiver, event_id: str, body: bytes, now: datetime, tell: Tell = nobody) -> Receipt:
     """Deliver one event; DeliveryError when it did not arrive."""
     return RECEIVERS[receiver.type].send(receiver, event_id, body, now, tell)
 

@@ -122,7 +122,7 @@ def given_parameters(receiver: HttpReceiver, template: Template) -> dict[str, ob
 
 def _misuses(template: Template) -> Iterator[tuple[At, str]]:
     """Placeholders of a template that are not well formed, or whose value never exists where they stand."""
-    known = _EVENT | {"parameters", "url"}
+    known = _EVENT | {"parameters"}
     for name, parameter in template.parameters.items():
         yield from _misused(parameter.default, ("parameters", name, "default"), _EVENT, template, ())
     if template.login is not None:
@@ -135,7 +135,7 @@ def _misuses(template: Template) -> Iterator[tuple[At, str]]:
         for key in ("path", "query", "headers", "body", "form"):
             yield from _misused(getattr(step, key), (*at, key), known | {"answers"}, template, kept)
         yield from _misused(
-            step.link, (*at, "link"), known | {"answers", "answer", "headers", "run"}, template, kept
+            step.link, (*at, "link"), known | {"answers", "answer", "headers", "run", "url"}, template, kept
         )
         kept += step.keep
 

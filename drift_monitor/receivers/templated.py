@@ -15,9 +15,9 @@ from drift_monitor.core.errors import ConfigError, DeliveryError
 from drift_monitor.receivers import sigv4
 from drift_monitor.receivers.credentials import basic, read_password, read_token
 from drift_monitor.receivers.http import Answer, Deadline, Target, connect, exchange, require_success
-from drift_monitor.receivers.outcome import Outcome, Tell, nobody
 from drift_monitor.receivers.placeholders import NOTHING, PlaceholderError, as_text, look_up, render, render_text
 from drift_monitor.receivers.prepare import Prepared, Values, event_values, prepare
+from drift_monitor.receivers.receipt import Kind, Receipt, Tell, nobody
 from drift_monitor.receivers.samples import samples
 from drift_monitor.receivers.template import Condition, Request, Template
 from drift_monitor.receivers.template_file import TemplateFile, given_parameters, template_of
@@ -25,7 +25,7 @@ from drift_monitor.receivers.template_file import TemplateFile, given_parameters
 MAX_JSON = 1_000_000  # bytes of an answer that are read: some repeat the whole run that was started
 
 
-def send(receiver: HttpReceiver, event_id: str, body: bytes, now: datetime, tell: Tell = nobody) -> Outcome:
+def send(receiver: HttpReceiver, event_id: str, body: bytes, now: datetime, tell: Tell = nobody) -> Receipt:
     """Make the requests of a receiver's template for one event.
 
     Args:
@@ -43,7 +43,7 @@ def send(receiver: HttpReceiver, event_id: str, body: bytes, now: datetime, tell
     event = json.loads(body)
     file = _template(receiver)
     if not file.template.takes_type(event["type"]):
-        return Outcome("not for it")
+        return Receipt("not for it")
     values = _values(receiver, file, event, now)
     return _Conversation(receiver, file, values, now, tell).hold()
 
@@ -114,28 +114,28 @@ class _Conversation:
         self._target = _target(receiver)
         self._deadline = Deadline(self._target)
 
-    def hold(self) -> Outcome:
+    def hold(self) -> Receipt:
         """Make the requests in order, until the work is done or turns out to have been done before."""
         secret = self._log_in()
         answers: dict[str, object] = {}
         self._values["answers"] = answers
-        outcome = Outcome("delivered")
+        receipt = Receipt("delivered")
         for number, step in enumerate(self._file.template.steps):
             answer = self._ask(_prepared(self._file, step, self._values, "steps", number), secret)
             if step.already is not None and _holds(step.already, answer):
-                return self._outcome(Outcome("already delivered"), step, answer)
+                return self._receipt("already delivered", step, answer)
             if not _holds(step.delivered, answer):
                 require_success(self._target, answer, self._now)
                 raise self._refused(answer, "which is not what success looks like here")
             for name, path in step.keep.items():
                 answers[name] = look_up(_json(answer), path.split("."))
-            outcome = self._outcome(Outcome("delivered"), step, answer)
-        return outcome
+            receipt = self._receipt("delivered", step, answer)
+        return receipt
 
     def _log_in(self) -> dict[str, str]:
         """The headers that prove who asks; perhaps after an exchange of a password for a token."""
         secrets, login = _read_secrets(self._receiver, self._file.template), self._file.template.login
-        if secrets.headers or login is None:
+        if login is None or not secrets.username:
             return secrets.headers
         values = {**self._values, "username": secrets.username, "password": secrets.password}
         prepared = _prepared(self._file, login.request(), values, "login")
@@ -147,7 +147,7 @@ class _Conversation:
         token = next((t for t in found if isinstance(t, str) and t.isascii() and t.isprintable() and t), None)
         if token is None:
             raise DeliveryError(f"{self._target} answered {answer} to the login, without a token", "refused")
-        return {"Authorization": f"Bearer {token}"}
+        return _with_token(self._file.template, token)
 
     def _ask(self, prepared: Prepared, secret: dict[str, str]) -> Answer:
         path, headers, aws = _below(self._receiver, prepared), prepared.headers | secret, self._file.template.aws
@@ -175,7 +175,7 @@ class _Conversation:
             f"{self._target} answered {answer}, {why}: {answer.excerpt}".rstrip(": "), "refused", uncertain=True
         )
 
-    def _outcome(self, outcome: Outcome, step: Request, answer: Answer) -> Outcome:
+    def _receipt(self, kind: Kind, step: Request, answer: Answer) -> Receipt:
         """What was started, and where it can be seen, as far as the answer says; raises nothing."""
         found = look_up(_json(answer), step.run.split(".")) if step.run is not None else NOTHING
         run, link = printable(as_text(found), 200), ""
@@ -187,7 +187,7 @@ class _Conversation:
                 link = render_text(step.link, values, lambda value: printable(value, 500))
             except PlaceholderError:
                 link = ""  # an answer without it was success too
-        return Outcome(outcome.kind, run, link)
+        return Receipt(kind, run, link)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class _Secrets:
 
     Attributes:
         headers: that can be sent as they are.
-        username, password: to exchange, where there are no such headers.
+        username, password: to exchange for such headers; else empty.
     """
 
     headers: dict[str, str] = field(default_factory=dict)
@@ -217,14 +217,19 @@ def _read_secrets(receiver: HttpReceiver, template: Template) -> _Secrets:
         ways = sorted({known.get(each, "username and password_file") for each in template.auth})
         raise DeliveryError(f"the template logs in with {' or '.join(ways)}", "config")
     if token_file is not None:
-        token, header = read_token(token_file), template.token_header
-        return _Secrets({header: f"Bearer {token}" if header.lower() == "authorization" else token})
+        return _Secrets(_with_token(template, read_token(token_file)))
     if password_file is not None:
         password = read_password(password_file)
         if way == "login":
             return _Secrets({}, username, password)
         return _Secrets({"Authorization": basic(username, password)})
     return _Secrets()
+
+
+def _with_token(template: Template, token: str) -> dict[str, str]:
+    """The header that carries a token."""
+    name = template.token_header
+    return {name: f"Bearer {token}" if name.lower() == "authorization" else token}
 
 
 def _values(receiver: HttpReceiver, file: TemplateFile, event: Mapping[str, Any], now: datetime) -> Values:

@@ -15,13 +15,13 @@ from drift_monitor.config.receivers import WebhookReceiver
 from drift_monitor.core.cloudevents import CONTENT_TYPE
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.receivers.http import Target, connect, post, require_success
-from drift_monitor.receivers.outcome import Outcome, Tell, nobody
+from drift_monitor.receivers.receipt import Receipt, Tell, nobody
 
 _PREFIX = "whsec_"
 _FORMAT = f"expected `{_PREFIX}` and the base64 of 24 to 64 random bytes"
 
 
-def send(receiver: WebhookReceiver, event_id: str, body: bytes, now: datetime, tell: Tell = nobody) -> Outcome:
+def send(receiver: WebhookReceiver, event_id: str, body: bytes, now: datetime, tell: Tell = nobody) -> Receipt:
     """Sign an event and post it once.
 
     Args:
@@ -47,7 +47,7 @@ def send(receiver: WebhookReceiver, event_id: str, body: bytes, now: datetime, t
     answer = post(target, body, headers)
     tell(f"  {answer}")
     require_success(target, answer, now)
-    return Outcome("delivered")
+    return Receipt("delivered")
 
 
 def probe(receiver: WebhookReceiver) -> str | None:

@@ -33,6 +33,13 @@ class Server:
     left: threading.Event = field(default_factory=threading.Event)  # the client was seen to hang up
     url: str = ""
 
+    def wait_for_connection(self) -> int:
+        """How many connections there were, once there was one: a client may be done before it is counted."""
+        give_up = time.monotonic() + 60
+        while not self.connections and time.monotonic() < give_up:
+            time.sleep(0.01)
+        return self.connections
+
     def serve(self, listener: socket.socket) -> None:
         while True:
             try:

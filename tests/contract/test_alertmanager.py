@@ -13,7 +13,7 @@ from scripted_server import serving, status
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.receivers import send
-from drift_monitor.receivers.outcome import Outcome
+from drift_monitor.receivers.receipt import Receipt
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_an_open_episode_is_an_alert_without_an_end_in_sight(
         receiver = make({"type": "alertmanager"}, server.url.removesuffix("/hook?x=1") + "/am", tmp_path)
         outcome = send(receiver, "e-1", render(episode(kind, lane, OPENED, None)), NOW)
     (request,) = server.requests
-    assert outcome == Outcome("delivered")
+    assert outcome == Receipt("delivered")
     assert request.line == "POST /am/api/v2/alerts HTTP/1.1"
     assert request.headers["content-type"] == "application/json"
     assert "authorization" not in request.headers
@@ -78,7 +78,7 @@ def test_a_retraining_that_was_given_up_may_be_worse_than_the_drift(tmp_path: Pa
 def test_other_events_are_no_alerts(kind: str, tmp_path: Path) -> None:
     with serving(status("200 OK")) as server:
         receiver = make({"type": "alertmanager"}, server.url, tmp_path)
-        assert send(receiver, "e-1", render(episode(kind, "drift", OPENED, None)), NOW) == Outcome("not for it")
+        assert send(receiver, "e-1", render(episode(kind, "drift", OPENED, None)), NOW) == Receipt("not for it")
     assert server.connections == 0
 
 

@@ -17,7 +17,7 @@ from drift_monitor.config.receivers import RECEIVER_TYPES
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import ConfigError, DeliveryError
 from drift_monitor.receivers import is_repeatable, probe, send
-from drift_monitor.receivers.outcome import Outcome
+from drift_monitor.receivers.receipt import Receipt
 from drift_monitor.receivers.template_file import parse
 from drift_monitor.receivers.templated import preview
 
@@ -69,7 +69,7 @@ def test_a_template_is_a_receiver(tmp_path: Path) -> None:
         receiver = make(section, url + "/base?key=k", tmp_path)
         outcome = send(receiver, "e-1", render(message(DATA)), NOW)
     first, second = server.requests
-    assert outcome == Outcome("delivered", "5", f"{url}/base/tickets/5")
+    assert outcome == Receipt("delivered", "5", f"{url}/base/tickets/5")
     assert first.line == "GET /base/sessions?key=k&of=flights HTTP/1.1"
     assert first.body == b""
     assert first.headers["x-api-key"] == "s3cret"
@@ -115,6 +115,32 @@ def test_an_answer_without_what_is_kept_ends_it(tmp_path: Path) -> None:
         with pytest.raises(DeliveryError, match=r"there is no answers\.session"):
             send(receiver, "e-1", render(message(DATA)), NOW)
     assert server.connections == 1
+
+
+LOGIN = """\
+about: a login of one's own
+auth: [login, none]
+token_header: X-Session
+login: {path: /login, form: {user: "${username}", secret: "${password}"}, token: [no, deep.token]}
+steps: [{path: /run, body: 1}]
+"""
+
+
+def test_a_password_may_be_exchanged_for_a_token(tmp_path: Path) -> None:
+    section = {"type": "template", "template": own(tmp_path, LOGIN)["template"]}
+    known = {"username": "drift", "password_file": "password"}
+    with serving(answer({"deep": {"token": "t0ken"}}), status("200 OK")) as server:
+        send(
+            make(section | known, server.url.removesuffix("/hook?x=1"), tmp_path), "e", render(message(DATA)), NOW
+        )
+    login, run = server.requests
+    assert login.line == "POST /login HTTP/1.1"
+    assert login.body == b"user=drift&secret=s3cret"
+    assert "authorization" not in login.headers | run.headers
+    assert run.headers["x-session"] == "t0ken"
+    with serving(status("200 OK")) as server:  # nobody to log in as
+        send(make(section, server.url.removesuffix("/hook?x=1"), tmp_path), "e", render(message(DATA)), NOW)
+    assert [request.line for request in server.requests] == ["POST /run HTTP/1.1"]
 
 
 CHAT = """\

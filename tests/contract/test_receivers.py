@@ -273,7 +273,7 @@ def test_a_password_in_the_url_is_refused_and_not_repeated(make: Callable[..., A
 def test_probe_connects_and_sends_nothing(make: Callable[..., Any]) -> None:
     with serving(OK) as server:
         assert probe(make(server.url)) is None
-    assert server.connections == 1
+        assert server.wait_for_connection() == 1
     assert server.requests == []
 
 

@@ -16,7 +16,7 @@ from scripted_server import Request, serving
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.receivers import probe, send
-from drift_monitor.receivers.outcome import Outcome
+from drift_monitor.receivers.receipt import Receipt
 
 AWS = {"type": "sagemaker-pipeline", "region": "eu-central-1", "pipeline": "retrain"}
 
@@ -64,7 +64,7 @@ def test_sagemaker_is_asked_with_a_signature(aws: str, tmp_path: Path) -> None:
             make(AWS, server.url.removesuffix("/hook?x=1"), tmp_path), "e-1", render(message(DATA)), NOW
         )
     (request,) = server.requests
-    assert outcome == Outcome("delivered", arn)
+    assert outcome == Receipt("delivered", arn)
     assert request.line == "POST / HTTP/1.1"
     assert json.loads(request.body) == {
         "PipelineName": "retrain",

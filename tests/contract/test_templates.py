@@ -23,7 +23,7 @@ from drift_monitor.config.receivers import RECEIVER_TYPES, SECTIONS, HttpReceive
 from drift_monitor.core.cloudevents import render
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.receivers import probe, send
-from drift_monitor.receivers.outcome import Outcome
+from drift_monitor.receivers.receipt import Receipt
 from drift_monitor.receivers.template_file import shipped
 
 BEARER = {"authorization": "Bearer s3cret"}
@@ -48,9 +48,9 @@ class Case:
     section: dict[str, Any]
     wanted: list[Wanted]
     answers: list[bytes]
-    outcome: Outcome
+    outcome: Receipt
     again: list[bytes] | None = None  # answers to a repeated attempt
-    known: Outcome | None = None  # None: cannot be told from the first
+    known: Receipt | None = None  # None: cannot be told from the first
     failing: list[tuple[list[bytes], str]] = field(default_factory=list)  # answers, reason
     base: str = ""  # path of the url
 
@@ -71,9 +71,9 @@ def airflow(version: str, *logins: Wanted, link: str) -> Case:
         },
         [*logins, Wanted(f"POST /air/api/{version}/dags/retrain/dagRuns", JSON | auth, body)],
         [*token, answer({"dag_run_id": run, "state": "queued"})],
-        Outcome("delivered", run, link),
+        Receipt("delivered", run, link),
         [*token, answer({"title": "Conflict", "status": 409}, "409 CONFLICT")],
-        Outcome("already delivered"),
+        Receipt("already delivered"),
         [
             ([*token, answer({"detail": "no such DAG"}, "404 Not Found")], "status_4xx"),
             ([*token, status("200 OK", body="<html>log in</html>")], "refused"),
@@ -105,7 +105,7 @@ CASES: dict[str, Case] = {
             )
         ],
         [status("204 No Content")],
-        Outcome("delivered", "", "https://github.com/acme/models/actions"),
+        Receipt("delivered", "", "https://github.com/acme/models/actions"),
         failing=[
             ([answer({"message": "Bad credentials"}, "401 Unauthorized")], "status_4xx"),
             ([status("202 Accepted")], "refused"),
@@ -115,7 +115,7 @@ CASES: dict[str, Case] = {
         {"type": "argo-events", "token_file": "token"},
         [Wanted("POST /drift", JSON | BEARER, event())],
         [status("200 OK", body="success")],
-        Outcome("delivered"),
+        Receipt("delivered"),
         failing=[([status("400 Bad Request")], "status_4xx")],
         base="/drift",
     ),
@@ -129,7 +129,7 @@ CASES: dict[str, Case] = {
             )
         ],
         [answer({})],
-        Outcome("delivered"),
+        Receipt("delivered"),
         failing=[([answer({"message": "operation queue full"}, "503 Service Unavailable")], "status_5xx")],
     ),
     "kubeflow": Case(
@@ -154,9 +154,9 @@ CASES: dict[str, Case] = {
             ),
         ],
         [answer({}), answer({"run_id": "r-1", "state": "PENDING"})],
-        Outcome("delivered", "r-1", "{url}/pipeline/#/runs/details/r-1"),
+        Receipt("delivered", "r-1", "{url}/pipeline/#/runs/details/r-1"),
         [answer({"runs": [{"run_id": "r-1"}], "total_size": 1})],
-        Outcome("already delivered", "r-1"),
+        Receipt("already delivered", "r-1"),
         [
             ([answer({"error": "Invalid input"}, "400 Bad Request")], "status_4xx"),
             ([answer({}), answer({"error": "Failed"}, "500 Internal Server Error")], "status_5xx"),
@@ -179,9 +179,9 @@ CASES: dict[str, Case] = {
             )
         ],
         [answer({"id": "f-1"}, "201 Created")],
-        Outcome("delivered", "f-1"),
+        Receipt("delivered", "f-1"),
         [answer({"id": "f-1"})],
-        Outcome("already delivered", "f-1"),
+        Receipt("already delivered", "f-1"),
         [
             ([answer({"detail": "parameters"}, "409 Conflict")], "status_4xx"),
             ([status("200 OK", body="<html>")], "refused"),
@@ -233,9 +233,9 @@ CASES: dict[str, Case] = {
             ),
         ],
         [DAGSTER_NONE, graphql("launchRun", {"__typename": "LaunchRunSuccess", "run": {"runId": GRAPHQL_RUN}})],
-        Outcome("delivered", GRAPHQL_RUN, "{url}/runs/" + GRAPHQL_RUN),
+        Receipt("delivered", GRAPHQL_RUN, "{url}/runs/" + GRAPHQL_RUN),
         [graphql("runsOrError", {"__typename": "Runs", "results": [{"runId": GRAPHQL_RUN}]})],
-        Outcome("already delivered", GRAPHQL_RUN, "{url}/runs/" + GRAPHQL_RUN),
+        Receipt("already delivered", GRAPHQL_RUN, "{url}/runs/" + GRAPHQL_RUN),
         [
             ([graphql("runsOrError", {"__typename": "PythonError", "message": "locked"})], "refused"),
             ([answer({"errors": [{"message": "syntax"}], "data": None})], "refused"),
@@ -272,7 +272,7 @@ CASES: dict[str, Case] = {
             ),
         ],
         [answer({"access_token": "s3cret", "token_type": "Bearer"}), answer({"run_id": 77, "number_in_job": 77})],
-        Outcome("delivered", "77", "{url}/jobs/11223344/runs/77"),
+        Receipt("delivered", "77", "{url}/jobs/11223344/runs/77"),
         failing=[
             ([answer({"error": "invalid_client"}, "401 Unauthorized")], "status_4xx"),
             ([answer({"token_type": "Bearer"})], "refused"),
@@ -295,9 +295,9 @@ CASES: dict[str, Case] = {
             )
         ],
         [status("201 Created", "Location: https://jenkins.example/queue/item/12/\r\n")],
-        Outcome("delivered", "", "https://jenkins.example/queue/item/12/"),
+        Receipt("delivered", "", "https://jenkins.example/queue/item/12/"),
         [status("303 See Other", "Location: https://jenkins.example/queue/item/12/\r\n")],
-        Outcome("already delivered", "", "https://jenkins.example/queue/item/12/"),
+        Receipt("already delivered", "", "https://jenkins.example/queue/item/12/"),
         [
             ([status("302 Found", "Location: https://jenkins.example/login\r\n")], "redirect"),
             ([status("403 Forbidden")], "status_4xx"),
@@ -354,7 +354,7 @@ def test_the_requests_are_exactly_these(name: str, tmp_path: Path) -> None:
     assert len(server.requests) == len(case.wanted)
     for request, wanted in zip(server.requests, case.wanted, strict=True):
         check(request, wanted)
-    assert outcome == Outcome(case.outcome.kind, case.outcome.run, case.outcome.link.replace("{url}", url))
+    assert outcome == Receipt(case.outcome.kind, case.outcome.run, case.outcome.link.replace("{url}", url))
     assert "s3cret" not in "".join(told) + str(outcome)
     assert len(told) == 2 * len(case.wanted)
 
@@ -367,7 +367,7 @@ def test_a_repeated_attempt_is_known(name: str, tmp_path: Path) -> None:
     with serving(*case.again) as server:
         url = server.url.removesuffix("/hook?x=1")
         outcome = send(make(case.section, url + case.base, tmp_path), "e-1", render(message(DATA)), NOW)
-    assert outcome == Outcome(case.known.kind, case.known.run, case.known.link.replace("{url}", url))
+    assert outcome == Receipt(case.known.kind, case.known.run, case.known.link.replace("{url}", url))
     assert len(server.requests) == len(case.again)
 
 
@@ -423,7 +423,7 @@ def test_no_other_event_starts_a_run(name: str, kind: str, tmp_path: Path) -> No
     case = CASES[name]
     with serving(*case.answers) as server:
         receiver = make(case.section, server.url.removesuffix("/hook?x=1") + case.base, tmp_path)
-        assert send(receiver, "e-1", render(message(DATA, kind)), NOW) == Outcome("not for it")
+        assert send(receiver, "e-1", render(message(DATA, kind)), NOW) == Receipt("not for it")
     assert server.connections == 0
 
 

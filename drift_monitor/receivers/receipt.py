@@ -8,6 +8,7 @@ from typing import Literal
 
 Tell = Callable[[str], None]
 """Is told of each request and each answer, in a line without secrets."""
+Kind = Literal["delivered", "already delivered", "not for it"]
 
 
 def nobody(_: str) -> None:
@@ -15,7 +16,7 @@ def nobody(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Receipt:
     """A delivery without an error.
 
     Attributes:
@@ -24,7 +25,7 @@ class Outcome:
         link: where a person can look at it.
     """
 
-    kind: Literal["delivered", "already delivered", "not for it"]
+    kind: Kind
     run: str = ""
     link: str = ""
 
