@@ -111,41 +111,29 @@ def open_training(
 
 
 def open_live(config: SourceConfig, schema: pa.Schema, id_column: str) -> Source[Any]:
-    """The live rows; text is read as what the training file has."""
+    """The live rows; text is read as what the training file has, and ids as they are written."""
     kinds = {field.name: kind for field in schema if (kind := _kind(field.type)) is not None}
-    if not pa.types.is_nested(schema.field(id_column).type):
-        kinds[id_column] = "categorical"
-    source: Source[Any] = SOURCES[config.type](config, kinds)
+    source: Source[Any] = SOURCES[config.type](config, kinds | {id_column: "categorical"})
     return source
 
 
-def check_columns(
-    source: Source[Any], window: Window | None, schema: pa.Schema, timestamp: str | None
-) -> list[str]:
-    """Make sure that the live rows have the training file's columns; returns those that they have beside these.
+def other_columns(source: Source[Any], window: Window | None, schema: pa.Schema) -> list[str]:
+    """The columns that the live rows have beside the training file's.
+
+    Types are not looked at: a file of others may lie in a window that is left out.
 
     Raises:
-        SchemaError: one is missing or of a type that cannot become the training file's.
+        SchemaError: they lack one of the training file's.
     """
-    found = source.columns(window, schema.names)
-    missing = [name for name in schema.names if name not in found.names]
+    found = source.columns(window, ()).names
+    missing = [name for name in schema.names if name not in found]
     if missing:
         listed = ", ".join(repr(name) for name in missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise SchemaError(
             f"the live data lacks {listed}, which the training file has: log it with the live rows, or take it "
             "out of the training file"
         )
-    for field in schema:
-        was = found.field(field.name).type
-        try:
-            if field.name != timestamp:
-                typed(pa.nulls(0, _plain(was)), field.type, "UTC")
-        except pa.ArrowException:
-            raise SchemaError(
-                f"column {field.name!r} is {was} in the live data, which cannot become the {field.type} of the "
-                "training file"
-            ) from None
-    return [name for name in found.names if name not in schema.names]
+    return [name for name in found if name not in schema.names]
 
 
 def typed(column: pa.Array, target: pa.DataType, timezone: str, *, safe: bool = True) -> pa.Array:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from drift_monitor.actions.refresh import TRAIN, RefreshError
 from drift_monitor.actions.sorted_files import SortedFiles
 from drift_monitor.actions.training_keys import KeyColumns, Reading
-from drift_monitor.actions.training_rows import NO_TIME, Side, check_columns, open_live, open_training
+from drift_monitor.actions.training_rows import NO_TIME, Side, open_live, open_training, other_columns
 from drift_monitor.config.models import Columns, Refresh
 from drift_monitor.config.models import Source as SourceConfig
 from drift_monitor.core.errors import SchemaError
@@ -135,9 +135,13 @@ class Inputs:
         """Path -> bytes."""
         return self._given.sizes
 
-    def check_columns(self, window: Window | None) -> list[str]:
-        """Make sure that the live rows have the training file's columns; returns those that only they have."""
-        return check_columns(self._source, window, self.schema, self._recipe.source.timestamp)
+    def other_columns(self, window: Window | None) -> list[str]:
+        """The columns that only the live rows have.
+
+        Raises:
+            SchemaError: they lack one of the training file's.
+        """
+        return other_columns(self._source, window, self.schema)
 
     def write(self, stretches: Sequence[Window | None], target: Path, progress: Progress) -> Made:
         """Write a file for each part.
@@ -152,7 +156,7 @@ class Inputs:
             DriftMonitorError: rows cannot be read, or do not fit the training file.
         """
         settings = self._recipe.settings
-        dropped = sorted({name for window in stretches for name in self.check_columns(window)})
+        dropped = sorted({name for window in stretches for name in self.other_columns(window)})
         sides = self._sides(stretches)
         progress.plan(2 * sum(len(side.splits) for side in sides) + len(settings.parts))
         reading = Reading(sides, self._key_columns(), progress.done)

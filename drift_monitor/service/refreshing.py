@@ -89,7 +89,7 @@ def refresh(request: RefreshRequest, *, progress: Tell | None = None) -> Refresh
         stretch = Window(start=request.window.end - monitor.refresh.live, end=request.window.end)
     with _workspace(request.output) as temporary:
         inputs = Opened(recipe, temporary)
-        inputs.check_columns(stretch)
+        inputs.other_columns(stretch)  # before the checks, which take longer, find out that one is missing
         windows: Sequence[Window | None] = (
             [None] if stretch is None else windows_of(stretch, monitor.window.length)
         )

@@ -466,12 +466,12 @@ def test_live_values_become_the_training_files_type(
         (
             "speed",
             pa.array([[1.0]] * 300),
-            r"'speed' is list<.*> in the live data, which cannot become the double",
+            r"'speed' of the live data is list<.*>, which cannot become the double",
         ),
         (
             "carrier",
             pa.array([1.5, 2.5] * 150),
-            r"'carrier' is double in the live data, which cannot become the str",
+            r"'carrier' of the live data is double, which cannot become the string of the training file: double",
         ),
     ],
 )
@@ -495,6 +495,23 @@ def test_columns_that_the_live_rows_lack_are_named_and_others_dropped(data: Path
     pq.write_table(table.append_column("aged", pa.array([1.0] * 2400)), data / "training.parquet")
     with pytest.raises(SchemaError, match=r"the live data lacks 'aged', which the training file has: log it"):
         refresh(request(data))
+
+
+@pytest.mark.usefixtures("unjudged")
+def test_ids_may_be_of_another_type_every_day(data: Path) -> None:
+    replace(data / "live" / "9.parquet", "id", pa.array(np.arange(PER_DAY)))
+    replace(data / "live" / "10.parquet", "id", pa.array([f"{i:03d}" for i in range(PER_DAY)]))
+    _, manifest, found = made(data)
+    assert manifest.live.taken == 4 * PER_DAY - 200
+    assert {"7", "007", "299"} <= set(found["id"].to_pylist())
+
+
+def test_a_day_of_another_type_costs_itself_only(data: Path) -> None:
+    replace(data / "live" / "9.parquet", "speed", pa.array(["fast"] * PER_DAY))
+    result, _, table = made(data)
+    assert table.num_rows == 11 * PER_DAY
+    assert len(result.left_out) == 1
+    assert "speed" in result.left_out[0]
 
 
 # -- hostile ids ---------------------------------------------------------------------------------------
