@@ -1,11 +1,8 @@
-"""A real Prometheus scrapes pages full of hostile names by the configuration in the docs, and has every series."""
+"""Prometheus of each version scrapes hostile names by the configuration in the docs, and has every series."""
 
 import json
 import re
-import shutil
-import socket
 import subprocess
-import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from servers import SUITES, SYSTEM, free_port, programs, until
 
 from drift_monitor.config.models import Config
 from drift_monitor.core.types import CheckResult, FeatureResult, Outcome, StatResult, Window
@@ -28,12 +26,8 @@ from drift_monitor.service.projection import View, exemplars, project
 from drift_monitor.service.server import Application, Server
 from drift_monitor.service.store import Store
 
-pytestmark = [
-    pytest.mark.server,
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed"),
-]
-DOCS = Path(__file__).parents[2] / "docs"
-PATIENCE = 25  # seconds until something that must happen is given up
+pytestmark = pytest.mark.server
+DOCS = Path(__file__).parents[3] / "docs"
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOSTILE = [
     *('quote"', "back\\slash", "end\\", "new\nline", "\r\n", "tab\t", "nul\x00", "bell\x07", "del\x7f", "\x85"),
@@ -50,22 +44,6 @@ HOSTILE = [
     *("x" * 1_000_000, "x" * 999_999 + "y", "\u6f22" * 350_000, '"' * 1_000_000, "\n" * 1_000_000),
 ]
 UNSTORABLE = ["\ud800", "a\udfffb", "\udc00\ud800", "\ud83d"]  # lone surrogates, which no JSON carries
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for(what, probe):
-    """Repeat `probe` until it returns something true."""
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        if found := probe():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"waited {PATIENCE} s for {what}")
 
 
 def judged(monitor, names):
@@ -211,13 +189,16 @@ def told(text):
     }
 
 
-@pytest.fixture(scope="module")
-def prometheus(daemon, tmp_path_factory):
+@pytest.fixture(scope="module", params=[SYSTEM, *SUITES])
+def prometheus(daemon, tmp_path_factory, request):
+    program = programs(request.param).prometheus
+    if program is None:
+        pytest.skip(f"there is no Prometheus of {request.param}: see fetch_servers.sh")
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "prometheus.yml").write_text(json.dumps(scrape_config(daemon)))  # JSON is YAML
     port = free_port()
     command = [
-        "prometheus",
+        program,
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -228,7 +209,7 @@ def prometheus(daemon, tmp_path_factory):
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             server = Prometheus(port, folder / "log")
-            wait_for("three scrapes", lambda: process.poll() is None and [*server.up.values()] == ["1"] * 3)
+            until(lambda: process.poll() is None and [*server.up.values()] == ["1"] * 3, "three scrapes")
             yield server
         finally:
             process.terminate()
@@ -291,7 +272,5 @@ def test_prometheus_stores_the_runs_as_exemplars(daemon, prometheus):
 
 def test_prometheus_dropped_nothing(prometheus):
     """It would warn of samples that are double, out of order or of exemplars that it refuses."""
-    wait_for(
-        "a second scrape", lambda: prometheus.get("query", query="min(count_over_time(up[1m])) > 1")["result"]
-    )
+    until(lambda: prometheus.get("query", query="min(count_over_time(up[1m])) > 1")["result"], "a second scrape")
     assert prometheus.log.read_text() == ""
