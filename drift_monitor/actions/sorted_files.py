@@ -43,7 +43,7 @@ class SortedFiles:
         groups = sum(-(-n // GROUP_ROWS) for n in rows)
         self._width = GROUP_ROWS * max(1, -(-groups // _OPEN))
         self._spilled = pa.schema([*(pa.field(f.name, _long(f.type)) for f in schema), (_POSITION, pa.int64())])
-        self._writers: dict[tuple[int, int], pa.ipc.RecordBatchStreamWriter] = {}
+        self._writers: dict[tuple[int, int], tuple[pa.OSFile, pa.ipc.RecordBatchStreamWriter]] = {}
 
     def add(self, batch: pa.RecordBatch, file: npt.NDArray[np.integer[Any]], position: _Ints) -> None:
         """Spill rows.
@@ -73,9 +73,11 @@ class SortedFiles:
         """
         with self._parquet(path) as writer:
             for key in sorted(key for key in self._writers if key[0] == file):
-                self._writers.pop(key).close()
+                sink, stream = self._writers.pop(key)
+                stream.close()
+                sink.close()
                 spill = self._path(key)
-                with pa.memory_map(str(spill)) as memory:
+                with pa.memory_map(os.fsencode(spill)) as memory:
                     for table in _sorted(pa.ipc.open_stream(memory).read_all()):
                         writer.write_table(table.cast(self._schema), row_group_size=GROUP_ROWS)
                 spill.unlink()
@@ -100,8 +102,9 @@ class SortedFiles:
 
     def _writer(self, key: tuple[int, int]) -> pa.ipc.RecordBatchStreamWriter:
         if key not in self._writers:
-            self._writers[key] = pa.ipc.new_stream(str(self._path(key)), self._spilled)
-        return self._writers[key]
+            sink = pa.OSFile(os.fsencode(self._path(key)), "wb")
+            self._writers[key] = sink, pa.ipc.new_stream(sink, self._spilled)
+        return self._writers[key][1]
 
     def _path(self, key: tuple[int, int]) -> Path:
         return self._folder / f"{key[0]}-{key[1]}.arrow"

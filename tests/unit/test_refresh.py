@@ -777,8 +777,8 @@ def test_a_folder_with_odd_bytes_in_its_name(data: Path) -> None:
     for path in (data / "training.parquet", data / "live"):
         path.rename(odd / path.name)
     (data / "plain").symlink_to(odd)
-    result = refresh(request(data / "plain"))
-    assert sum(result.rows.values()) == 12 * PER_DAY
+    asked = request(data / "plain").model_copy(update={"output": odd / "out"})
+    assert sum(refresh(asked).rows.values()) == 12 * PER_DAY
 
 
 # -- docs/refresh.md -----------------------------------------------------------------------------------
