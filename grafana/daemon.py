@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard, stat, table, timeseries
 from panels import (
-    annotations,
+    alerts,
     bars_over_time,
     cells,
     durations,
@@ -239,6 +239,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                         "{{receiver}}",
                     )
                 ],
+                listed=True,
                 unit="s",
                 none="no attempts",
             ),
@@ -256,6 +257,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                         "{{receiver}}",
                     )
                 ],
+                listed=True,
                 unit="s",
                 slopes=True,
                 none="none was taken",
@@ -269,6 +271,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                 "Messages waiting",
                 "Messages in the outbox by receiver. A slow receiver delays nobody but itself.",
                 [query("A", f"sum by (receiver) ({waiting})", "{{receiver}}")],
+                listed=True,
                 unit="none",
                 none=none,
                 soft_maximum=4,
@@ -287,6 +290,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                         "{{receiver}}",
                     )
                 ],
+                listed=True,
                 unit="s",
                 slopes=True,
                 none=none,
@@ -298,6 +302,7 @@ def delivery() -> tuple[list[tuple[int, object]], list[tuple[int, object]]]:
                 "Messages given up",
                 "Messages that used up all attempts or were refused for good, by receiver.",
                 [query("A", f"sum by (receiver) ({metric('outbox_dead_messages', DAEMON)})", "{{receiver}}")],
+                listed=True,
                 unit="none",
                 none=none,
                 soft_maximum=4,
@@ -360,8 +365,7 @@ def daemon() -> dashboard.Dashboard:
         [variable("phase", "Phase", metric("run_duration_seconds_bucket", DAEMON))],
     )
     built.link(to_page("Status", "${daemon_url}/"))
-    for mark in annotations(DAEMON):
-        built.annotation(mark)
+    built.annotation(alerts(DAEMON))
     buckets = metric("run_duration_seconds_bucket", PHASES)
     first, second = delivery()
     return place(

@@ -108,10 +108,18 @@ def p_value() -> timeseries.Panel:
     """The p-value, on a logarithmic axis."""
     panel = lines(
         "p-value",
-        "On a logarithmic axis. Small values alone do not say that the feature moved far: with many rows"
-        " everything is significant. Exported with `p_values` in `metrics.detail`.",
-        [query("A", f"min by (method) ({metric('feature_drift_p_value', FEATURE)})", "p-value by {{method}}")],
+        "On a logarithmic axis that ends at 1e-16. Small values alone do not say that the feature moved far:"
+        " with many rows everything is significant. Exported with `p_values` in `metrics.detail`.",
+        [
+            query(
+                "A",
+                # A logarithm of 0 would break the axis.
+                f"clamp_min(min by (method) ({metric('feature_drift_p_value', FEATURE)}), 1e-16)",
+                "p-value by {{method}}",
+            )
+        ],
         unit="sci",
+        decimals=1,
         minimum=None,
         maximum=1,
         none="not exported",

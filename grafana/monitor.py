@@ -197,6 +197,7 @@ def rows() -> timeseries.Panel:
                 ("C", "window_invalid_rows", "unusable"),
             )
         ],
+        listed=True,
         unit="locale",
     )
 
@@ -215,6 +216,7 @@ def lag() -> timeseries.Panel:
                 ("C", "run_last_success_timestamp_seconds", "verdict"),
             )
         ],
+        listed=True,
         unit="s",
         slopes=True,
     )
@@ -274,6 +276,7 @@ def loop_tiles() -> list[stat.Panel]:
             f"max({metric('training_weights_effective_rows', ONE)})",
             PLAIN,
             unit="locale",
+            decimals=0,
             none="no weights",
         ),
         tile(

@@ -144,16 +144,16 @@ def monitors_table() -> table.Panel:
     panel.override_by_name(
         "State",
         properties(
-            mappings=STATES, custom__cellOptions={"type": "color-text"}, custom__align="left", custom__width=150
+            mappings=STATES, custom__cellOptions={"type": "color-text"}, custom__align="left", custom__width=140
         ),
     )
     panel.override_by_name("Score / threshold", properties(**RATIO_CELL))
-    for name, width in (("Episodes", 90), ("Features drifted", 130), ("Retraining", 105), ("Version", 85)):
+    for name, width in (("Episodes", 82), ("Features drifted", 130), ("Retraining", 95), ("Version", 85)):
         panel.override_by_name(name, properties(decimals=0, custom__width=width))
     panel.override_by_name("Rows", properties(unit="locale", custom__width=90))
     for name in ("Last judged", "Newest row"):
-        panel.override_by_name(name, properties(unit="dateTimeFromNow", custom__width=125))
-    panel.override_by_name("Reference", properties(custom__width=190))
+        panel.override_by_name(name, properties(unit="dateTimeFromNow", custom__width=118))
+    panel.override_by_name("Reference", properties(custom__width=205))
     return panel.sort_by([shared.TableSortByFieldState().display_name("State").desc(desc=True)])
 
 
@@ -191,6 +191,7 @@ def features() -> bargauge.Panel:
         "{{monitor}}: {{feature}}",
         BAD_ABOVE_ONE,
         decimals=2,
+        maximum=2,  # one feature far out would leave nothing of the others
         none="no per-feature series",
         links=[to_feature("__field.labels.monitor", "__field.labels.feature")],
     )
@@ -231,5 +232,5 @@ def overview() -> dashboard.Dashboard:
         (7, [(24, monitors_table())]),
         (6, [(24, states())]),
         (10, [(10, scores()), (8, features()), (6, words("What a score means", WHAT_A_SCORE_MEANS))]),
-        (8, [(12, rows()), (12, nulls())]),
+        (9, [(12, rows()), (12, nulls())]),
     )

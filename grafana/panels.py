@@ -179,7 +179,7 @@ def lines(
     listed: bool = False,
     none: str = "no data",
 ) -> timeseries.Panel:
-    """Values over time; `limit` draws a threshold and colors what is above it.
+    """Values over time; `limit` draws a threshold.
 
     A gauge holds its value until the next run, so lines are steps: a slope between two runs would be made up. Ages
     grow by themselves, and have `slopes`. Where there may be ten lines the legend has names only (`listed`).
@@ -199,9 +199,7 @@ def lines(
         panel.axis_soft_max(soft_maximum)
     if limit is not None:
         panel.thresholds(steps((None, "transparent"), (limit, RED))).axis_soft_max(1.5 * limit)
-        panel.thresholds_style(
-            shared.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED_AND_AREA)
-        )
+        panel.thresholds_style(shared.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED))
     panel.tooltip(
         shared.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
     )
@@ -228,7 +226,7 @@ def bars_over_time(
     panel = lines(title, description, targets, unit=unit)
     panel.draw_style(common.GraphDrawStyle.BARS).fill_opacity(80).line_width(0)
     panel.stacking(shared.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
-    return panel.legend(_legend("lastNotNull", "mean"))
+    return panel.legend(_legend().display_mode(common.LegendDisplayMode.LIST))
 
 
 def threshold_line(panel: timeseries.Panel, pattern: str) -> timeseries.Panel:
@@ -252,12 +250,15 @@ def bars(
     *,
     unit: str = "none",
     decimals: int | None = None,
+    maximum: float | None = None,
     none: str = "no data",
     links: Sequence[Link] = (),
 ) -> bargauge.Panel:
-    """Horizontal bars, one a series, as of the end of the time range."""
+    """Horizontal bars, one a series, as of the end of the time range; those beyond `maximum` are full."""
     panel = _begin(bargauge.Panel(), title, description, [query("A", expr, legend, instant=True)])
     panel.unit(unit).min(0).no_value(none).thresholds(steps(*colors))
+    if maximum is not None:
+        panel.max(maximum)
     panel.color_scheme(color(model.FieldColorModeId.THRESHOLDS))
     if decimals is not None:
         panel.decimals(decimals)
@@ -487,23 +488,32 @@ def monitors(*, multi: bool) -> dashboard.QueryVariable:
     return variable("monitor", "Monitor", metric("monitor_info", DAEMON), multi=multi)
 
 
+def alerts(of: str) -> dashboard.AnnotationQuery:
+    """Stretches on all graphs in which an alert fired.
+
+    Args:
+        of: label matchers of the daemons or monitors shown.
+    """
+    # An alert about a receiver or a daemon has no monitor, and concerns every page of many monitors.
+    of_any = of.replace('monitor=~"$monitor"', 'monitor=~"$monitor|"')
+    firing = 'alertname=~"DriftMonitor.+", alertname!="DriftMonitorWatchdog", alertstate="firing"'
+    return _annotation(
+        "Alerts",
+        RED,
+        f"ALERTS{{{firing}, {of_any}}}",
+        "{{alertname}} {{monitor}}{{receiver}}",
+        "Firing. Needs the rules of alerts/ in Prometheus.",
+    )
+
+
 def annotations(of: str) -> list[dashboard.AnnotationQuery]:
     """Marks on all graphs: alerts, references, retrainings and, when switched on, episodes.
 
     Args:
         of: label matchers of the monitors shown.
     """
-    # An alert about a receiver or a daemon has no monitor, and concerns every page.
-    of_any = of.replace('monitor=~"$monitor"', 'monitor=~"$monitor|"')
-    firing = 'alertname=~"DriftMonitor.+", alertname!="DriftMonitorWatchdog", alertstate="firing"'
     return [
-        _annotation(
-            "Alerts",
-            RED,
-            f"ALERTS{{{firing}, {of_any}}}",
-            "{{alertname}} {{monitor}}{{receiver}}",
-            "Firing. Needs the rules of alerts/ in Prometheus.",
-        ),
+        alerts(of),
         _annotation(
             "References",
             BLUE,

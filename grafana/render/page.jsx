@@ -133,7 +133,7 @@ function Marks({ config }) {
           ctx.stroke();
         }
         if (right > left) {
-          ctx.globalAlpha = 0.06;
+          ctx.globalAlpha = 0.03;
           ctx.fillStyle = shade;
           ctx.fillRect(left, bbox.top, right - left, bbox.height);
           ctx.globalAlpha = 1;
