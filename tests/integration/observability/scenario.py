@@ -232,7 +232,7 @@ class Scenario:
             "state": "state",
             "server": {"listen": self.target},
             "workers": {"count": 2},
-            "metrics": {"max_series": max_series},
+            "metrics": {"max_series": max_series, "detail": ["quality", "p_values"]},
             "receivers": {
                 name: {"type": "webhook", "url": self.receivers.url(name), "secret_file": "secret"}
                 for name in self.receivers.status

@@ -1,0 +1,1 @@
+"""Lets the tests in folders below import this folder's modules."""
