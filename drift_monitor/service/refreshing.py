@@ -78,7 +78,7 @@ def refresh(request: RefreshRequest, *, progress: Tell | None = None) -> Refresh
 
     monitor, steps = request.monitor, Progress(progress)
     recipe = Recipe(
-        training=str(training_path(request.name, monitor)),
+        training=str(_live_training(request)),
         source=monitor.source,
         columns=monitor.columns,
         settings=monitor.refresh.model_copy(update={"enabled": True}),  # whoever asks, the version is the same
@@ -141,6 +141,17 @@ def rebuild(path: Path, output: Path | None = None, *, progress: Tell | None = N
         made = inputs.write(stretches(old.windows, old.stretch), target, Progress(progress))
         _compare(old, _manifest(old.monitor, recipe, old.stretch, old.windows, inputs, made, target))
         return _put_in_place(target, output, old)
+
+
+def _live_training(request: RefreshRequest) -> Path:
+    """Where the rows are that the live model was trained on: those configured, or those of a retraining since."""
+    from drift_monitor.service.promotions import promotion_of  # noqa: PLC0415
+    from drift_monitor.service.references import training_of  # noqa: PLC0415
+
+    configured = training_path(request.name, request.monitor)
+    if promotion_of(request.state, request.name) is None:
+        return configured
+    return training_of(request.name, request.monitor, request.state, now=lambda: datetime.now(UTC))
 
 
 def training_path(name: str, monitor: Monitor) -> Path:
