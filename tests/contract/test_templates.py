@@ -467,15 +467,6 @@ def test_a_template_and_its_section_of_the_configuration_agree(kind: str) -> Non
     assert template.starts_runs == (misplaced("notify", kind) is not None)
 
 
-def test_which_receivers_a_repeat_does_not_harm() -> None:
-    harmed = {
-        kind
-        for kind in SECTIONS
-        if kind not in ("webhook", "template") and not shipped(kind).template.knows_repeats
-    }
-    assert harmed == {"github", "argo-events", "argo-workflows", "jenkins"}
-
-
 # -- the deadline is one for all requests ----------------------------------------------------------
 
 

@@ -104,7 +104,7 @@ def test_what_was_on_its_way_when_the_process_died_is_not_repeated(
 
 def test_which_receivers_know_a_repeat() -> None:
     kinds = set(RECEIVER_TYPES) - {"webhook", "template"}
-    blind = {name for name in kinds if not shipped(name).template.repeatable}
+    blind = {name for name in kinds if not shipped(name).template.knows_repeats}
     assert blind == {"github", "jenkins", "argo-events", "argo-workflows"}
 
 
