@@ -41,7 +41,7 @@ from drift_monitor.service.evaluate import (
     _Run,
     _score,
 )
-from drift_monitor.service.references import reference_of, watched_specs
+from drift_monitor.service.references import quality_of, reference_of, watched_specs
 from drift_monitor.service.scheduler import fires_after
 from drift_monitor.sources import SOURCES
 
@@ -356,7 +356,7 @@ class Replay(_Run):
                 profile,
                 {field.name: str(field.type) for field in schema},
                 self._monitor.alarm,
-                self._monitor.quality,
+                quality_of(self._monitor, self._reference),
                 known,
                 extra=self._extra(self._reference, self._source, readable) if self.rows else None,
                 scored=scored if self.rows else None,

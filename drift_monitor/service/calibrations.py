@@ -34,6 +34,7 @@ from drift_monitor.reference import Reference
 from drift_monitor.reference.version import write_durably
 from drift_monitor.service.channels import replay_channels
 from drift_monitor.service.packages import versions
+from drift_monitor.service.references import quality_of
 from drift_monitor.service.scheduler import EPOCH, fires_after
 
 FOLDER: Final = "calibrations"
@@ -81,7 +82,7 @@ def watch_of(name: str, monitor: Monitor, reference: Reference) -> Watch:
     if wanted is None:
         wanted = (SHORT,) if _carries(reference, SHORT, monitor) else ()
     lengths = sorted({n for n in wanted if n < main and not n % bucket} | {main})
-    return Watch(name, monitor.alarm, monitor.quality, tuple(lengths), step, offset)
+    return Watch(name, monitor.alarm, quality_of(monitor, reference), tuple(lengths), step, offset)
 
 
 def obstacle(monitor: Monitor, reference: Reference) -> Obstacle | None:

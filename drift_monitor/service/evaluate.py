@@ -172,7 +172,7 @@ class _Run:
         from drift_monitor.core.profile import merge  # noqa: PLC0415
         from drift_monitor.reference import open_reference  # noqa: PLC0415
         from drift_monitor.service.calibrations import known_of, without_times  # noqa: PLC0415
-        from drift_monitor.service.references import reference_of, watched_specs  # noqa: PLC0415
+        from drift_monitor.service.references import quality_of, reference_of, watched_specs  # noqa: PLC0415
         from drift_monitor.sources import SOURCES  # noqa: PLC0415
 
         monitor, request = self._monitor, self._request
@@ -212,7 +212,7 @@ class _Run:
             profile,
             {field.name: str(field.type) for field in schema},
             monitor.alarm,
-            monitor.quality,
+            quality_of(monitor, reference),
             known,
             extra=self._extra(reference, source, readable) if self.rows else None,
             scored=scored,
@@ -288,8 +288,9 @@ class _Run:
 
     def _baseline(self, reference: Reference, window: Window, specs: Sequence[Spec], alarms: Known) -> Baseline:
         from drift_monitor.core.check import baseline  # noqa: PLC0415
+        from drift_monitor.service.references import quality_of  # noqa: PLC0415
 
-        monitor, quality = self._monitor, self._monitor.quality
+        monitor, quality = self._monitor, quality_of(self._monitor, reference)
         calibration, why_not = alarms.calibration, alarms.why_not
         timed = calibration is not None and calibration.drift.basis != "independent_rows"
         if timed and window.length != monitor.window.length:

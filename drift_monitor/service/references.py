@@ -14,6 +14,7 @@ from typing import Final
 
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import BadReferenceError, ConfigError
+from drift_monitor.core.policy import Quality
 from drift_monitor.core.profile import Spec
 from drift_monitor.core.types import Value
 from drift_monitor.reference import Reference, build_reference, open_reference
@@ -178,6 +179,19 @@ def watched_specs(monitor: Monitor, reference: Reference) -> list[Spec]:
     if not specs:
         raise BadReferenceError(f"reference {reference.manifest.version} has none of the monitor's features")
     return specs
+
+
+def quality_of(monitor: Monitor, reference: Reference) -> Quality:
+    """What is asked of the quality of a monitor's data.
+
+    A retraining's set was split, thinned, and left without the rows that have no label: how many rows a day of it
+    has says nothing of a live day, so no volume is inferred from it.
+    """
+    quality = monitor.quality
+    given = quality.min_rows is not None or quality.max_rows is not None
+    if not reference.manifest.model_version or given or "volume" in quality.disable:
+        return quality
+    return quality.model_copy(update={"disable": (*quality.disable, "volume")})
 
 
 def _recipe(monitor: Monitor) -> str:

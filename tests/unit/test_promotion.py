@@ -17,6 +17,7 @@ from drift_monitor.actions.process import ProcessError
 from drift_monitor.actions.promote import PromoteRequest, PromoteResult, run_promote
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import BadReferenceError, ConfigError
+from drift_monitor.core.policy import Quality
 from drift_monitor.core.types import CheckResult, Outcome, Window
 from drift_monitor.reference import open_reference
 from drift_monitor.service.evaluate import CheckRequest, evaluate
@@ -181,3 +182,23 @@ def test_a_request_that_is_none_is_refused(data: Path) -> None:
     )
     assert child.returncode == 1
     assert child.stderr.splitlines()[-1] == b"the request cannot be read: Field required"
+
+
+def test_the_volume_of_a_retrainings_set_is_not_that_of_live_days(data: Path) -> None:
+    newer = pq.read_table(data / "newer.parquet")
+    pq.write_table(newer.take(np.arange(0, newer.num_rows, 20)), data / "thinned.parquet")
+    as_configured = CheckRequest(
+        name="m", monitor=monitor(data, "thinned.parquet"), state=data / "other", window=LIVE
+    )
+    (found,) = evaluate(as_configured).failed_quality
+    assert found.message.startswith("500 rows; 3 to 250 are expected")  # of 25 a day, from a tenth to ten times
+    promote(request(data, "thinned.parquet"))
+    result = check(data)
+    assert (result.verdict, result.failed_quality) == (Outcome.OK, ())
+
+
+def test_a_volume_that_is_configured_holds_after_a_promotion(data: Path) -> None:
+    promote(request(data))
+    strict = monitor(data).model_copy(update={"quality": Quality(max_rows=100)})
+    found = evaluate(CheckRequest(name="m", monitor=strict, state=data / "state", window=LIVE))
+    assert [each.check for each in found.failed_quality] == ["volume"]
