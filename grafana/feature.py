@@ -118,6 +118,7 @@ def p_value() -> timeseries.Panel:
                 "p-value by {{method}}",
             )
         ],
+        listed=True,
         unit="sci",
         decimals=1,
         minimum=None,

@@ -153,7 +153,7 @@ def tile(
         panel.override_by_query("A", properties(links=list(links)))
     if name:
         # A long name would make both tiny.
-        panel.text(shared.VizTextDisplayOptions().title_size(16).value_size(30))
+        panel.text(shared.VizTextDisplayOptions().title_size(16).value_size(24))
     return (
         panel.reduce_options(_newest())
         .color_mode(common.BigValueColorMode.VALUE)

@@ -47,8 +47,9 @@ STATES: list[model.ValueMap | model.RangeMap] = [
 ]
 """Words for `queries.state`."""
 
-EPISODES = mapping({"8": ("", "transparent"), "9": ("open", ORANGE)})
-HELD = mapping({"0": ("", "transparent"), "1": ("holds back", ORANGE)})
+FAINT = "rgba(128, 128, 128, 0.2)"
+EPISODES = mapping({"8": ("", FAINT), "9": ("open", ORANGE)})
+HELD = mapping({"0": ("", FAINT), "1": ("holds back", ORANGE)})
 CAME = mapping({"1": ("", BLUE)})
 YES_NO = mapping({"0": ("no", GREY), "1": ("yes", GREEN)})
 DRIFTED = mapping({"0": ("no", GREEN), "1": ("drifted", RED)})
