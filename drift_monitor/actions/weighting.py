@@ -50,6 +50,7 @@ from drift_monitor.sources.sample import hash_rows, sample_rows
 TRAINING_ROWS: Final = 100_000
 """Training rows that the method is fitted on at most."""
 _SLAB: Final = 1 << 15  # rows weighted at once
+_GROUP: Final = 1 << 18  # rows of a row group of the weights
 _STEPS: Final = 4  # besides the splits, which are read twice
 
 Progress = Callable[[int, int], None]
@@ -288,6 +289,7 @@ def _stream(
     schema = pa.schema([("row_id", kind), ("weight", pa.float64())])
     columns = list(dict.fromkeys([*encoding.names, *([] if row_id is None else [row_id])]))
     sums = Sums.of(design, np.empty((0, len(encoding.specs))), cap=1 / weigher.mix)
+    waiting = schema.empty_table()
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
         for begin, whole in rows.batches(columns, done):
             for offset in range(0, whole.num_rows, _SLAB):
@@ -297,7 +299,14 @@ def _stream(
                 weights = weigher.weights(matrix, numbers)
                 sums = sums.merge(Sums.of(design, matrix, weights, cap=1 / weigher.mix))
                 ids = as_arrow(numbers) if row_id is None else decoded(batch.column(row_id)).cast(kind)
-                writer.write_batch(pa.RecordBatch.from_arrays([ids, as_arrow(weights)], schema=schema))
+                made = pa.Table.from_arrays([ids, as_arrow(weights)], schema=schema)
+                waiting = pa.concat_tables([waiting, made])
+                # whole groups, so that the bytes do not depend on the batches in which the rows came
+                while waiting.num_rows >= _GROUP:
+                    writer.write_table(waiting.slice(0, _GROUP).combine_chunks())
+                    waiting = waiting.slice(_GROUP)
+        if waiting.num_rows:
+            writer.write_table(waiting.combine_chunks())
     return sums
 
 
