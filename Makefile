@@ -38,8 +38,9 @@ lint: setup  ## ruff, and mypy in strict mode
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-lock:  ## write requirements.lock anew (needs uv)
+lock:  ## write requirements.lock, and the container's without the tools, anew (needs uv)
 	uv pip compile pyproject.toml --extra demo --group dev --python-version 3.11 --no-header --generate-hashes --quiet -o requirements.lock
+	uv pip compile pyproject.toml --python-version 3.11 --no-header --generate-hashes --quiet --constraints requirements.lock -o deploy/requirements.lock
 
 wheel: setup  ## a wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

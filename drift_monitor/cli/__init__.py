@@ -17,6 +17,7 @@ from drift_monitor.cli.config import check_config, init, schema
 from drift_monitor.cli.demo import demo
 from drift_monitor.cli.doctor import doctor
 from drift_monitor.cli.explain_run import explain
+from drift_monitor.cli.export import export
 from drift_monitor.cli.options import BAD_CONFIG, ERROR, INTERRUPTED, OK, USAGE, examples
 from drift_monitor.cli.outbox import outbox
 from drift_monitor.cli.reference import reference
@@ -81,6 +82,7 @@ for _each in (
     retrain,
     outbox,
     send_test,
+    export,
     doctor,
 ):
     command.add_command(_each)

@@ -40,3 +40,10 @@ def test_wheel_holds_every_package_file_and_runs_from_elsewhere(tmp_path: Path) 
     assert where.startswith(str(installed))
     schema = run(sys.executable, "-m", "drift_monitor", "schema", cwd=tmp_path, PYTHONPATH=str(installed))
     assert '"monitors"' in schema
+    command = [sys.executable, "-m", "drift_monitor", "export"]
+    rules = run(*command, "rules", cwd=tmp_path, PYTHONPATH=str(installed))
+    assert rules == (ROOT / "alerts" / "drift-monitor.rules.yml").read_text("utf-8")
+    run(*command, "dashboards", "--to", tmp_path / "grafana", cwd=tmp_path, PYTHONPATH=str(installed))
+    written = {path.name: path.read_text("utf-8") for path in (tmp_path / "grafana" / "dashboards").iterdir()}
+    committed = (ROOT / "grafana" / "dashboards").glob("*.json")
+    assert written == {path.name: path.read_text("utf-8") for path in committed}

@@ -193,7 +193,7 @@ QUICK: Final = (
     ("keep_firing_for: 10m", "keep_firing_for: 20s", 13),
     ("for: 5m\n", "for: 4s\n", 3),
     ("for: 15m", "for: 2s", 1),
-    ("_interval_seconds, 60)", "_interval_seconds, 10)", 3),
+    ("_interval_seconds, 60)", "_interval_seconds, 16)", 3),
     ("86400", "12", 3),
     ("> 3600", "> 10", 1),
     ("[1h]", "[30s]", 2),
