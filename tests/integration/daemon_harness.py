@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from drift_monitor.service.app import App
 from drift_monitor.service.lock import read_lock
 
 HERE = Path(__file__).parent
+LABEL = re.compile(r'\w+="(?:[^"\\]|\\.)*"')
 STAND_IN = (sys.executable, str(HERE / "daemon_stand_in.py"))
 PATIENCE = 60  # seconds until something that must happen is given up
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -110,6 +112,11 @@ def configure(folder, monitors, *, receiver=None, **sections):
     return path
 
 
+def _sorted(series):
+    name, brace, labels = series.partition("{")
+    return name + brace + ",".join(sorted(LABEL.findall(labels))) + "}" * bool(brace)
+
+
 class Api:
     """What a client sees of a daemon."""
 
@@ -137,11 +144,11 @@ class Api:
         return json.loads(body)
 
     def metrics(self):
-        """Series and their values."""
+        """Series, their labels in the order of the alphabet, and their values."""
         code, _, body = self.get("/metrics")
         assert code == 200, body
         lines = (line.rsplit(" ", 1) for line in body.decode().splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, value in lines}
+        return {_sorted(name): float(value) for name, value in lines}
 
     def ready(self):
         try:
