@@ -2,7 +2,7 @@
 
     python benchmarks/reweighting.py [--quick] [--json] [--repeats 50]
 
-Simulated: 4,000 training rows and 4,000 live rows of 10 normal features, of which one has moved by .5 to 2.5
+Simulated: 3,000 training rows and 3,000 live rows of 10 normal features, of which one has moved by .5 to 2.5
 standard deviations; the label depends on it in a curve. The recovery is (L_unweighted - L_weighted) /
 (L_unweighted - L_oracle): L is the mean squared error on 20,000 further live rows, and the oracle's weights are
 the true ratios of the densities. A ridge regression and a tree of depth 3 cannot follow the curve and have to
@@ -140,7 +140,7 @@ def learners(cells: Cells, *, classes: int) -> dict[str, tuple[Learner, str]]:
 # -- simulated -------------------------------------------------------------------------------------------
 
 SHIFTS = (0.5, 1.0, 1.5, 2.0, 2.5)
-FEATURES, ROWS, TEST_ROWS = 10, 4000, 20_000
+FEATURES, ROWS, TEST_ROWS = 10, 3000, 20_000
 QUICK_SHIFTS, QUICK_ROWS = (1.0,), 1500
 REPEATS, QUICK_REPEATS = 50, 2
 NOISE = 0.5
@@ -277,7 +277,7 @@ def beside_densratio(repeats: int) -> dict[str, Any] | None:
 # -- real ------------------------------------------------------------------------------------------------
 
 FLIGHT_ROWS, FLIGHT_SEEDS = 6000, 4
-SMALL_SEEDS = 10
+SMALL_SEEDS = 6
 STRENGTH = 1.0
 
 

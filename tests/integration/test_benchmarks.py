@@ -100,3 +100,23 @@ def test_a_cached_scrape_is_cheap_and_the_cut_keeps_to_the_budget() -> None:
     assert beside["default budget"] - beside["features: none"] == 480  # whole features of 4, in fair shares of 50
     assert beside["one monitor's page"] == 50 * (4 + 6 + 6)
     assert rows["all series"]["gzip"] < rows["all series"]["bytes"] / 5
+
+
+def test_weights_win_back_what_a_shift_cost_a_rigid_learner_and_cost_a_flexible_one_nothing() -> None:
+    found = figures("reweighting.py")
+    (row,) = found["simulated"]
+    assert row["moved"] == 1
+    assert row["linear"]["recovery"] > 0.9
+    assert row["linear"]["adopted"] == 1
+    assert row["boosting"]["gated"] == 0
+    assert {each["learner"] for each in found["real"]} == {"linear", "tree", "boosting"}
+    wine = [each for each in found["real"] if each["data"].startswith("wine")]
+    assert all(each["refused"] == 1 and each["used"] == 0 for each in wine)  # 89 rows are too few
+
+
+def test_every_row_of_the_short_run_gets_a_weight() -> None:
+    found = figures("weights_scale.py")
+    assert set(found["costs"]) == set(found["weights"])
+    assert {each["rows"] for each in found["weights"].values()} == {1000, 10_000}
+    for each in found["weights"].values():
+        assert each["difference_after"] < each["difference_before"]
