@@ -110,7 +110,8 @@ def build_reference(
                 files={name: hash_file(target / name) for name in FILES},
                 **content,
             ).sealed()
-            write_durably(target / NAME, manifest.model_dump_json(indent=2).encode() + b"\n")
+            unknown = {"model_version"} if not model_version else set()
+            write_durably(target / NAME, manifest.model_dump_json(indent=2, exclude=unknown).encode() + b"\n")
             version = _put_in_place(target, folder, manifest)
         make_current(folder, version)
     except (SourceError, SchemaError) as error:
