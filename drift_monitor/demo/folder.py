@@ -19,7 +19,7 @@ WEATHER_MONITOR: Final = "flight-weather"
 SCHEDULE_FEATURES: Final = ("carrier", "origin", "dest", "distance", "sched_hour")
 WEATHER_FEATURES: Final = tuple(name for name in WEATHER if name != "temp")
 RECEIVER: Final = "retraining"
-_MARK: Final = "# Written by `drift-monitor demo`."
+MARK: Final = "# Written by `drift-monitor demo`."
 
 _CONFIG: Final = """\
 {mark} Change it and run `drift-monitor check-config`;
@@ -124,7 +124,7 @@ class DemoFolder:
             shutil.rmtree(self.state, ignore_errors=True)
             for old in (self.received, self.log):
                 old.unlink(missing_ok=True)
-            self.config.write_text(f"{_MARK}\n")
+            self.config.write_text(f"{MARK}\n")
             descriptor = os.open(self.secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(new_secret() + "\n")
@@ -134,7 +134,7 @@ class DemoFolder:
     def write_config(self, *, listen: str, webhook: str) -> None:
         """Write the configuration of the demo's two monitors."""
         text = _CONFIG.format(
-            mark=_MARK,
+            mark=MARK,
             listen=listen,
             webhook=webhook,
             receiver=RECEIVER,
@@ -150,4 +150,4 @@ class DemoFolder:
         self.config.write_text(text)
 
     def _is_ours(self) -> bool:
-        return self.config.is_file() and self.config.read_text(errors="replace").startswith(_MARK)
+        return self.config.is_file() and self.config.read_text(errors="replace").startswith(MARK)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import socket
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
@@ -20,8 +14,6 @@ from rich.text import Text
 from drift_monitor.cli.promised import Promised, promised
 from drift_monitor.config.file import load
 from drift_monitor.config.models import Columns
-from drift_monitor.core.errors import DriftMonitorError
-from drift_monitor.core.types import Outcome
 from drift_monitor.demo.daemon import Daemon, WindowDone
 from drift_monitor.demo.data import IDENTIFIER, LABEL, TIMESTAMP, load_flights, to_arrow
 from drift_monitor.demo.folder import SCHEDULE_MONITOR, WEATHER_MONITOR, DemoFolder
@@ -39,7 +31,8 @@ from drift_monitor.demo.plan import (
     day_of,
 )
 from drift_monitor.demo.receiver import WebhookReceiver
-from drift_monitor.demo.story import spinner, tell
+from drift_monitor.demo.stage import MARKS, free_port, serve, shown, spinner, step, typed_program
+from drift_monitor.demo.story import tell
 from drift_monitor.reference import build_reference
 from drift_monitor.service.calibrations import known_of
 from drift_monitor.service.references import reference_of, watched_specs
@@ -48,17 +41,6 @@ SPEED: Final = 12 * 3600.0  # logical seconds a second: half a day
 _AS_IT_SHOULD: Final = (
     "No alarm opened before the fault; the fault's opened on its first day, and its webhook was verified."
 )
-_MARKS: Final = {
-    Outcome.OK: ("·", "green"),
-    Outcome.DRIFT: ("D", "red"),
-    Outcome.BROKEN: ("B", "magenta"),
-    Outcome.NO_DATA: ("0", "yellow"),
-    Outcome.CANNOT_JUDGE: ("?", "yellow"),
-}
-
-
-class DemoError(DriftMonitorError):
-    """The demo cannot run."""
 
 
 def main(folder: Path, *, exit_when_done: bool, port: int = 9877) -> int:
@@ -78,7 +60,7 @@ def main(folder: Path, *, exit_when_done: bool, port: int = 9877) -> int:
     """
     console = Console(highlight=False, soft_wrap=False)
     place = DemoFolder(folder.resolve())
-    port = _free_port(port)
+    port = free_port(port)
     place.claim()
     _prepare(place, console)
     with WebhookReceiver(place.secret, place.received) as receiver:
@@ -97,22 +79,22 @@ def main(folder: Path, *, exit_when_done: bool, port: int = 9877) -> int:
             if not problems:
                 console.print(Text(_AS_IT_SHOULD, "green"))
             if not exit_when_done:
-                _serve(daemon, console)
+                serve(daemon, console)
     return 1 if problems else 0
 
 
 def _prepare(place: DemoFolder, console: Console) -> None:
     """The model, the reference it is watched against, and its log."""
     console.print(Rule("the model and its log", style="dim"))
-    with _step(console, "flights and weather of New York, 2013"):
+    with step(console, "flights and weather of New York, 2013"):
         flights = load_flights()
-    with _step(console, "cross-fitted scores, January to March") as step:
+    with step(console, "cross-fitted scores, January to March") as under_way:
         training = training_log(flights)
         write_table(to_arrow(training), place.training)
-        step.notes.append(f"{len(training):,} flights in {place.training.name}")
-    with _step(console, "gradient-boosted trees that predict late arrivals"):
+        under_way.notes.append(f"{len(training):,} flights in {place.training.name}")
+    with step(console, "gradient-boosted trees that predict late arrivals"):
         model = DelayModel(training)
-    with _step(console, f"the reference, in {place.reference.name}/") as step:
+    with step(console, f"the reference, in {place.reference.name}/") as under_way:
         built = build_reference(
             place.training,
             place.reference,
@@ -122,11 +104,11 @@ def _prepare(place: DemoFolder, console: Console) -> None:
             created=datetime.now(UTC),
             split=f"flights before {LIVE_START:%Y-%m-%d} that arrived",
         )
-        step.notes.append(f"version {built.manifest.version}")
-    with _step(console, f"the log from {LIVE_START:%d %B} on") as step:
+        under_way.notes.append(f"version {built.manifest.version}")
+    with step(console, f"the log from {LIVE_START:%d %B} on") as under_way:
         log = live_log(flights, model, until=LAST_END, fault_start=FAULT_START)
         files = write_log(log, place.live)
-        step.notes.append(f"{len(log):,} flights in {len(files)} files in {place.live.name}/")
+        under_way.notes.append(f"{len(log):,} flights in {len(files)} files in {place.live.name}/")
 
 
 def _calibrate(place: DemoFolder, console: Console) -> dict[str, tuple[Promised, ...]]:
@@ -139,14 +121,14 @@ def _calibrate(place: DemoFolder, console: Console) -> dict[str, tuple[Promised,
     promises = {}
     for name in MONITORS:
         monitor = config.monitors[name]
-        with _step(console, f"calibrating {name} on the reference") as step:
+        with step(console, f"calibrating {name} on the reference") as under_way:
             reference = reference_of(name, monitor, config.state, now=lambda: datetime.now(UTC))
             specs = watched_specs(monitor, reference)
-            known = known_of(name, monitor, reference, config.state, specs, progress=step.progress)
-            step.text = f"calibrated {name}"
+            known = known_of(name, monitor, reference, config.state, specs, progress=under_way.progress)
+            under_way.text = f"calibrated {name}"
             if known.calibration is not None:
                 days, runs = len(known.calibration.days), known.calibration.runs
-                step.notes.append(f"{days} days of the reference replayed, {runs:,} windows")
+                under_way.notes.append(f"{days} days of the reference replayed, {runs:,} windows")
         promises[name] = promised(monitor, reference, known)
     return promises
 
@@ -165,7 +147,7 @@ def _follow(daemon: Daemon, console: Console) -> list[WindowDone]:
     """Show the windows as they are done, a line a day; returns them all by time."""
     total = HOURS * len(MONITORS)
     console.print("One mark a window, which is the 24 hours before each full hour:")
-    legend = [f"{mark} {verdict.value.replace('_', ' ')}" for verdict, (mark, _) in _MARKS.items()]
+    legend = [f"{mark} {verdict.value.replace('_', ' ')}" for verdict, (mark, _) in MARKS.items()]
     console.print("  " + "   ".join([*legend, "! alarm opens"]))
     console.print(Text(f"{'New York':12}" + "".join(f"{name:26}" for name in MONITORS), style="bold"))
     done: list[WindowDone] = []
@@ -185,7 +167,7 @@ def _day_line(day: date, windows: Sequence[WindowDone]) -> Text:
     line = Text(f"{day:%a %d %b}  ")
     for monitor in MONITORS:
         for window in sorted((w for w in windows if w.monitor == monitor), key=lambda w: w.end):
-            mark, style = _MARKS[window.verdict]
+            mark, style = MARKS[window.verdict]
             line.append("!" if window.opened else mark, style)
         line.append("  ")
     if day == day_of(FAULT_START + HOUR):
@@ -194,79 +176,14 @@ def _day_line(day: date, windows: Sequence[WindowDone]) -> Text:
 
 
 def _next_steps(place: DemoFolder, address: str, console: Console, *, served: str) -> None:
-    config, program = _shown(place.config), typed_program()
+    config, program = shown(place.config), typed_program()
     window = f"{FAULT_START:%Y-%m-%dT%H:%MZ}/{FAULT_START + DAY:%Y-%m-%dT%H:%MZ}"
     console.print(Rule("go on from here", style="dim"))
     console.print(f"The daemon {served} {address}/metrics, and pages for people at {address}/")
     for command in (
         f"{program} check {SCHEDULE_MONITOR} --config {config} --window {window}",
         f"{program} check {WEATHER_MONITOR} --config {config} --at {LAST_END:%Y-%m-%dT%H:%MZ} --json",
-        f"{program} reference show {_shown(place.reference)}",
+        f"{program} reference show {shown(place.reference)}",
         f"{program} check-config --config {config} --explain",
     ):
         console.print(Text(f"  {command}"), soft_wrap=True)
-
-
-def _serve(daemon: Daemon, console: Console) -> None:
-    """Stay until Ctrl-C, or until the daemon is stopped."""
-    console.print("Press Ctrl-C to stop.")
-    with contextlib.suppress(KeyboardInterrupt):
-        daemon.wait()
-    console.print("stopped")
-
-
-def typed_program() -> str:
-    """What to type to run this program: with its folder, unless that is on the path."""
-    if shutil.which("drift-monitor"):
-        return "drift-monitor"
-    return str(_shown(Path(sys.executable).with_name("drift-monitor")))
-
-
-def _shown(path: Path) -> Path:
-    """Relative to where the person is, when it lies below."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def _free_port(port: int) -> int:
-    """The port, once it is known that nobody has it; a free one for 0."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise DemoError(
-                f"the demo cannot listen on 127.0.0.1:{port} ({error.strerror}): use --port with another, "
-                "or --port 0 for a free one"
-            ) from error
-        free: int = probe.getsockname()[1]
-    return free
-
-
-@dataclass
-class _Step:
-    """A step under way.
-
-    Attributes:
-        text: what it is; the line about it begins with that.
-        say: show something in its place meanwhile.
-        notes: for the line about it.
-    """
-
-    text: str
-    say: Callable[[str], None]
-    notes: list[str] = field(default_factory=list)
-
-    def progress(self, done: int, total: int) -> None:
-        """Show how far it is."""
-        self.say(f"{self.text}: {done} of {total}")
-
-
-@contextlib.contextmanager
-def _step(console: Console, text: str) -> Iterator[_Step]:
-    """A line about a step once it is done: the notes that were added, and how long it took."""
-    began = time.monotonic()
-    with spinner(console, text) as say:
-        step = _Step(text, say)
-        yield step
-    console.print(Text("; ".join([step.text, *step.notes, f"{time.monotonic() - began:.1f} s"])))

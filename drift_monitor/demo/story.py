@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from drift_monitor.demo.folder import SCHEDULE_MONITOR, DemoFolder
 from drift_monitor.demo.log import FAULT_START
 from drift_monitor.demo.plan import DAY, FAULTY_FEATURE, HOUR
 from drift_monitor.demo.receiver import Received, WebhookReceiver
+from drift_monitor.demo.stage import spinner
 from drift_monitor.service.evaluate import CheckRequest, evaluate
 
 _DELIVERY: Final = 30.0  # seconds to wait for a webhook
@@ -123,16 +123,6 @@ def check(place: DemoFolder, window: Window) -> CheckResult:
     config = load(place.config)
     monitor = config.monitors[SCHEDULE_MONITOR]
     return evaluate(CheckRequest(name=SCHEDULE_MONITOR, monitor=monitor, state=config.state, window=window))
-
-
-@contextmanager
-def spinner(console: Console, text: str) -> Iterator[Callable[[str], None]]:
-    """Say what is going on, where there is a terminal to say it on."""
-    if not console.is_terminal:
-        yield lambda _text: None
-        return
-    with console.status(Text(text)) as status:
-        yield lambda update: status.update(Text(update))
 
 
 def _tell_before(done: Sequence[WindowDone], promises: Mapping[str, Sequence[Promised]], console: Console) -> None:

@@ -36,7 +36,7 @@ from drift_monitor.demo.log import (
 )
 from drift_monitor.demo.model import SCORE, DelayModel
 from drift_monitor.demo.receiver import Received, WebhookReceiver, new_secret, verify
-from drift_monitor.demo.run import typed_program
+from drift_monitor.demo.stage import typed_program
 from drift_monitor.demo.story import opens_for_the_fault, unkept
 from drift_monitor.service.store import Store
 

@@ -1,0 +1,1 @@
+../../examples/retraining_pipeline/pipeline.py
