@@ -51,6 +51,8 @@ TRAINING_ROWS: Final = 100_000
 """Training rows that the method is fitted on at most."""
 _SLAB: Final = 1 << 15  # rows weighted at once
 _GROUP: Final = 1 << 18  # rows of a row group of the weights
+_NUMBERS: Final = 20_000_000  # that a sample of either side holds at most, so that wide tables fit in memory
+_FEWEST_SAMPLED: Final = 10_000  # whatever their width
 _STEPS: Final = 4  # besides the splits, which are read twice
 
 Progress = Callable[[int, int], None]
@@ -165,7 +167,8 @@ class _Job:
         usable, left_out = _usable(self._specs, rows.schema, live.schema)
         watched = [s for s in self._specs if s.name in rows.schema.names and s.name in live.column_names]
         names = [spec.name for spec in watched] + ([label] if label in rows.schema.names and label else [])
-        training, numbers = rows.sample(list(dict.fromkeys(names)), TRAINING_ROWS, how.seed, self._done)
+        names = list(dict.fromkeys(names))
+        training, numbers = rows.sample(names, _most(TRAINING_ROWS, len(names)), how.seed, self._done)
         if training.num_rows < FEWEST:
             raise ReweightError(f"the training file has {training.num_rows} rows: {FEWEST} are needed to weigh")
         encoding = Encoding(usable)
@@ -208,6 +211,11 @@ def write_manifest(output: Path, manifest: WeightsManifest, folder: Path) -> Non
 # -- both sides ------------------------------------------------------------------------------------------
 
 
+def _most(asked: int, columns: int) -> int:
+    """Rows of a sample."""
+    return min(asked, max(_FEWEST_SAMPLED, _NUMBERS // max(columns, 1)))
+
+
 def _live(request: ReweightRequest, specs: Sequence[Spec], training: pa.Schema) -> pa.Table:
     """A sample of the window's rows: the watched columns, and the label where it is there and fits."""
     monitor, label = request.monitor, request.monitor.columns.label
@@ -225,7 +233,7 @@ def _live(request: ReweightRequest, specs: Sequence[Spec], training: pa.Schema) 
         source,
         request.window,
         names,
-        monitor.reweight.live_rows,
+        _most(monitor.reweight.live_rows, len(names)),
         timestamp=monitor.source.timestamp,
         seed=monitor.reweight.seed,
     )

@@ -190,7 +190,7 @@ def told_raking(raking: Raking) -> Raked:
     )
 
 
-def judge_again(alarm: Alarm, watched: Sequence[Spec], sides: Sides, weights: Floats) -> Again:
+def judge_again(alarm: Alarm, watched: Sequence[Spec], sides: Sides, weights: Floats) -> Again | None:
     """The verdict on the live rows, with the training rows as the reference, without and with weights.
 
     Thresholds are those for independent rows: calibrated ones are about days of the reference, not about weights.
@@ -200,6 +200,9 @@ def judge_again(alarm: Alarm, watched: Sequence[Spec], sides: Sides, weights: Fl
         watched: features and prediction that both sides have.
         sides: samples.
         weights: of the sampled training rows, shape (n,).
+
+    Returns:
+        Both; None where no weighted training row has a value.
     """
     specs = [
         spec
@@ -213,6 +216,8 @@ def judge_again(alarm: Alarm, watched: Sequence[Spec], sides: Sides, weights: Fl
     for side in (equal, weights):
         base = weighted_profile(specs, sides.training, side)
         kept = [spec for spec in specs if base.features[spec.name].n]
+        if not kept:
+            return None
         found.append(judge(kept, base, live, (), alarm))
     before, after = found
     later = {feature.name: feature for feature in after.features}

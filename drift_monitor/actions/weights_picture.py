@@ -101,7 +101,7 @@ def _panel(spec: Spec, known: Floats, now: Floats, weights: Floats, shifted: Bal
     missing = [float(w[np.isnan(values)].sum() / w.sum()) for values, w in sides]
     said = "" if shifted is None else f"{abs(shifted.before):.2f} sd off, {abs(shifted.after):.2f} weighted"
     if max(missing) >= 0.005:
-        said += f"; missing {missing[0]:.1%}, weighted {missing[1]:.1%}, live {missing[2]:.1%}"
+        said += f"; missing {missing[0]:.1%}, {missing[1]:.1%}, live {missing[2]:.1%}"
     return Panel(spec.name, said.removeprefix("; "), labels, np.array(shares), isinstance(spec, NumericSpec))
 
 
