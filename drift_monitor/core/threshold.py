@@ -95,9 +95,10 @@ def choose_threshold(daily: Floats, budget: float, openings: Callable[[float], i
             openings=openings(value),
             daily=scores,
         )
-    if days < LEAST_DAYS:
+    known = finite[finite > LOWEST]  # on the first day no alert could open where two failed runs are asked for
+    if days < LEAST_DAYS or len(known) < 2:
         return Threshold(value=None, basis="none", budget=budget, days=days, needed=needed, daily=scores)
-    value = max(LEAST, HEADROOM * gumbel_quantile(finite, share * budget / MONTH))
+    value = max(LEAST, HEADROOM * gumbel_quantile(known, share * budget / MONTH))
     return Threshold(
         value=value,
         basis="extrapolated",

@@ -161,6 +161,15 @@ def test_a_short_reference_says_what_it_lacks() -> None:
     )
 
 
+def test_a_day_on_which_no_alert_could_open_lifts_no_threshold() -> None:
+    daily = np.random.default_rng(1).gumbel(size=28)
+    found = choose_threshold(np.append(-np.inf, daily), 1.0, days_over(daily), share=0.7)
+    assert (found.basis, found.days) == ("extrapolated", 29)
+    assert found.value == pytest.approx(HEADROOM * gumbel_quantile(daily, 0.7 / 30))
+    never = choose_threshold(np.full(28, -np.inf), 1.0, lambda _: 0, share=0.7)
+    assert (never.basis, never.value) == ("none", None)
+
+
 def test_days_that_belong_to_one_episode_count_once() -> None:
     daily = np.array([0.0] * 88 + [9.0, 8.0])
     one = choose_threshold(daily, 1.0, lambda c: int(c < 9), share=0.7)  # both days are one episode
