@@ -259,8 +259,9 @@ def verify(secrets: Sequence[str], headers: Mapping[str, str], body: bytes, now:
         now: seconds since 1970.
     """
     ident, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not (ident and stamp.isascii() and stamp.isdigit() and abs(now - int(stamp)) <= TOLERANCE):
-        return f"it has no id, or its time {stamp!r} is not within {TOLERANCE:g} s of now"
+    is_time = stamp.isascii() and stamp.isdigit() and len(stamp) < 16
+    if not (ident and is_time and abs(now - int(stamp)) <= TOLERANCE):
+        return f"it has no id, or its time {stamp[:20]!r} is not within {TOLERANCE:g} s of now"
     signed = f"{ident}.{stamp}.".encode() + body
     keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
     wanted = [b"v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)) for key in keys]
@@ -335,10 +336,13 @@ class Daemon:
         """
         partial = target.with_suffix(".partial")
         digest = hashlib.sha256()
-        with self._ask(attached["url"]) as answer, partial.open("wb") as file:
-            while block := answer.read(1 << 20):
-                digest.update(block)
-                file.write(block)
+        try:
+            with self._ask(attached["url"]) as answer, partial.open("wb") as file:
+                while block := answer.read(1 << 20):
+                    digest.update(block)
+                    file.write(block)
+        except RefusedError as error:  # of the file, not of the retraining
+            raise PipelineError(str(error)) from None
         if digest.hexdigest() != attached["sha256"]:
             partial.unlink()
             raise PipelineError(
@@ -648,7 +652,14 @@ class Service:
         return f"http://{host!s}:{port}{PATH}"
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> HTTPStatus:
-        """Take a request, or say why not. Only what is on disk is acknowledged."""
+        """Take a request, or say why not. Only what is on disk is acknowledged; the rest is sent again."""
+        try:
+            return self._take(headers, body)
+        except (OSError, PipelineError) as error:  # the disk is full, or the secret is being written
+            log.error("a request could not be taken: %s", error)  # noqa: TRY400
+            return HTTPStatus.SERVICE_UNAVAILABLE
+
+    def _take(self, headers: Mapping[str, str], body: bytes) -> HTTPStatus:
         if why := verify(read_secrets(self._secret_file), headers, body, time.time()):
             log.warning("a request was refused: %s", why)
             return HTTPStatus.UNAUTHORIZED

