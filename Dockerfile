@@ -12,6 +12,7 @@ RUN python -m venv /opt/drift-monitor \
 COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
 COPY alerts ./alerts
 COPY grafana ./grafana
+COPY examples ./examples
 COPY drift_monitor ./drift_monitor
 RUN /opt/drift-monitor/bin/pip install --no-cache-dir --no-deps . \
  && /opt/drift-monitor/bin/pip check
