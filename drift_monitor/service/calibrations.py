@@ -44,6 +44,7 @@ WORKERS: Final = 2
 NO_TIMES: Final = "the data have no times"
 _KEPT: Final = 16
 _resampled: dict[tuple[str, int], Known] = {}
+_watches: dict[tuple[str, str, str], Watch] = {}
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +76,16 @@ class Obstacle(NamedTuple):
 
 def watch_of(name: str, monitor: Monitor, reference: Reference) -> Watch:
     """How a monitor looks at its data, with what is not set inferred from the reference."""
+    settings = monitor.model_dump_json(include={"alarm", "quality", "schedule", "window"})
+    key = (name, settings, reference.id.sha256)
+    if key not in _watches:  # a worker asks at every check
+        if len(_watches) >= _KEPT:
+            _watches.pop(next(iter(_watches)))
+        _watches[key] = _watch(name, monitor, reference)
+    return _watches[key]
+
+
+def _watch(name: str, monitor: Monitor, reference: Reference) -> Watch:
     bucket = reference.manifest.bucket_length
     step, offset = _pace(monitor, bucket)
     main = monitor.window.length
