@@ -65,9 +65,10 @@ def not_quiet_again(after: Sequence[CheckResult], retraining: Retraining) -> lis
             problems.append(f"{end} was compared with reference {used}, not with {retraining.reference}")
         if result.verdict not in _QUIET:
             problems.append(f"{end} is {result.verdict.value} against the new reference: {result.reason}")
-        if previous is None or previous.verdict is not Outcome.DRIFT:
-            said = "was not compared" if previous is None else f"is {previous.verdict.value}"
-            problems.append(f"{end} {said} with the reference before, where it is drift")
+        if previous is not None and previous.verdict is not Outcome.DRIFT:
+            problems.append(f"{end} is {previous.verdict.value} with the reference before, where it is drift")
+    if not any(result.previous for result in after):
+        problems.append("no window was compared with the reference before")
     return _first(problems)
 
 
@@ -76,16 +77,17 @@ def draw_windows(before: Sequence[WindowDone], after: Sequence[CheckResult], ret
     table = _table()
     for name in ("days", "served", "reference", "drift", "of"):
         table.add_column(name, justify="right" if name in {"drift", "of"} else "left")
-    reference = next((r.previous.reference for r in after if r.previous), None)
+    trial = [(r.window.end, r.previous) for r in after if r.previous]
+    reference = trial[0][1].reference if trial else None
     old = reference.version if reference else "?"
     rows: list[tuple[tuple[datetime, datetime], str, str, list[Outcome]]] = [
         ((LIVE_START, JOINED), f"without {NEW_AIRPORT}", old, [w.verdict for w in before if w.end <= JOINED]),
         ((JOINED, DECIDED), f"with {NEW_AIRPORT}", old, [w.verdict for w in before if w.end > JOINED]),
         (
-            (DECIDED, ENDS),
+            (DECIDED, max((end for end, _ in trial), default=DECIDED)),
             f"with {NEW_AIRPORT}",
             f"{old} (on trial)",
-            [r.previous.verdict for r in after if r.previous],
+            [previous.verdict for _, previous in trial],
         ),
         ((DECIDED, ENDS), f"with {NEW_AIRPORT}", f"{retraining.reference} (new)", [r.verdict for r in after]),
     ]

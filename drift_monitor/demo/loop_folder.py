@@ -9,7 +9,7 @@ from typing import Final
 
 from drift_monitor.demo.data import IDENTIFIER, LABEL, TIMESTAMP
 from drift_monitor.demo.folder import MARK, SCHEDULE_FEATURES, SCHEDULE_MONITOR, DemoFolder
-from drift_monitor.demo.loop_plan import FIRST_VERSION, SPAN, WATCHED
+from drift_monitor.demo.loop_plan import FIRST_VERSION, SPAN
 from drift_monitor.demo.plan import DAY
 from drift_monitor.demo.receiver import new_secret
 
@@ -42,7 +42,7 @@ monitors:
     report: {{enabled: false}}  # `drift-monitor demo` shows one
     refresh: {{enabled: true, policy: sliding, span: {span}d, live: {span}d}}
     reweight: {{enabled: true}}
-    retrain: {{receiver: {pipeline}, mode: propose, min_rows: 500, trial: {watched}d}}
+    retrain: {{receiver: {pipeline}, mode: propose, min_rows: 500}}
     notify: [{team}]
 """
 
@@ -112,6 +112,5 @@ class LoopFolder(DemoFolder):
             label=LABEL,
             identifier=IDENTIFIER,
             span=SPAN // DAY,
-            watched=WATCHED // DAY,
         )
         self.config.write_text(text)
