@@ -32,7 +32,7 @@ def until(probe, what="it", patience=PATIENCE):
     """Repeat `probe` until it returns something true."""
     give_up = time.monotonic() + patience
     while not (found := probe()):
-        assert time.monotonic() < give_up, f"{what} did not happen in {patience} s"
+        assert time.monotonic() < give_up, f"{what() if callable(what) else what} did not happen in {patience} s"
         time.sleep(0.02)
     return found
 

@@ -23,7 +23,7 @@ def figures(script: str, *options: str) -> dict[str, Any]:
 
 
 def test_check_cost_measures_the_check_beside_the_read() -> None:
-    found = figures("check_cost.py", "--without-evidently")
+    found = figures("check_cost.py", "--without-evidently", "--rounds", "1")
     assert {"read", "check"} <= set(found["costs"])
 
 

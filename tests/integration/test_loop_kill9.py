@@ -131,12 +131,15 @@ def test_each_drift_is_retrained_once(tmp_path):
         daemon = Process(config, *arguments)
         api = daemon.wait_until_ready()
 
+        listed = []
+
         def is_over():
+            nonlocal listed
             listed = json.loads(api.get("/api/v1/retrainings")[2])["retrainings"]
             moving = [r for r in listed if r["state"] not in ("promoted", "withheld")]
             return api.status()["replay"]["finished"] and not moving
 
-        until(is_over, "the end of the loop", patience=120)
+        until(is_over, lambda: f"the end of the loop (seed {seed}) with {listed}", patience=60)
         assert daemon.end() == 0
     finally:
         pipeline.close()
