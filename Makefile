@@ -28,7 +28,7 @@ stack: setup  ## Prometheus, Alertmanager and a daemon on loopback, with a story
 	$(BIN)/python tests/integration/observability/stack.py $(ARGS)
 
 test: setup  ## the whole test suite; ARGS="-k name" picks
-	$(BIN)/python -m pytest -n auto --dist worksteal --ignore $(OBSERVED) $(ARGS) || [ $$? = 5 ]
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore $(OBSERVED) $(ARGS) || [ $$? = 5 ]
 	$(BIN)/python -m pytest $(OBSERVED) $(ARGS) || [ $$? = 5 ]  # alone: it says when each alert fires
 
 test-pipelines: setup  ## real Airflow 3, Prefect 3 and Dagster, each in an environment of its own outside this folder

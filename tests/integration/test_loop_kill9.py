@@ -103,7 +103,7 @@ def test_each_drift_is_retrained_once(tmp_path):
     deeds = {f"{START + timedelta(hours=h):%dT%H}": "drift" for hours in DRIFTS for h in hours}
     deeds |= {f"{START + timedelta(hours=h):%dT%H}": "broken" for h in BROKEN}
     (tmp_path / "script.json").write_text(json.dumps(deeds))
-    pipeline = Pipeline(tmp_path, state)
+    pipeline, daemon = Pipeline(tmp_path, state), None
     monitor = {
         "schedule": {"every": "1h", "catch_up": "all"},
         "alarm": {"false_alerts_per_month": None},
@@ -136,13 +136,15 @@ def test_each_drift_is_retrained_once(tmp_path):
         def is_over():
             nonlocal listed
             listed = json.loads(api.get("/api/v1/retrainings")[2])["retrainings"]
-            moving = [r for r in listed if r["state"] not in ("promoted", "withheld")]
+            moving = [r for r in listed if r["state"] not in ("promoted", "withheld", "expired")]
             return api.status()["replay"]["finished"] and not moving
 
         until(is_over, lambda: f"the end of the loop (seed {seed}) with {listed}", patience=60)
         assert daemon.end() == 0
     finally:
         pipeline.close()
+        if daemon is not None:
+            daemon.end(signal.SIGKILL)
 
     with closing(Store.open(state)) as store:
         known = store.retrainings.newest("m", 99)
