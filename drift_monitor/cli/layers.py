@@ -320,6 +320,8 @@ def _roles(columns: Columns) -> list[tuple[str, str]]:
 
 def _source(found: Findings, name: str, monitor: Monitor) -> None:
     at, source = ("monitors", name, "source"), monitor.source
+    if not isinstance(source, FilesSource):
+        return  # the rows come to the daemon, which refuses those that do not fit
     path = Path(source.path)
     matches = path.exists() if not glob.has_magic(source.path) else any(glob.iglob(source.path, recursive=True))
     if not matches:

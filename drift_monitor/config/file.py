@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from drift_monitor.config import sentences
 from drift_monitor.config.document import MAX_BYTES, Document, Node, compose, decode
+from drift_monitor.config.intake import SpooledSource
 from drift_monitor.config.models import Config, FilesSource
 from drift_monitor.config.problem import Location, Problem
 from drift_monitor.config.receivers import RECEIVER_TYPES, misplaced
@@ -70,7 +71,7 @@ def examine(text: str, path: Path) -> tuple[Config | None, Document | None, list
     found += _unknown_receivers(document)
     if config is not None and not found:
         try:
-            config = _absolute(config, path.absolute().parent)
+            config = _with_spools(_absolute(config, path.absolute().parent))
         except RuntimeError as error:  # expanduser: no such user
             found.append(document.problem((), f"{error}: write `~` paths out", key=True))
     found.sort(key=lambda p: (p.line, p.column))
@@ -134,14 +135,30 @@ def _absolute(model: _M, folder: Path) -> _M:
     update: dict[str, Any] = {}
     for name in type(model).model_fields:
         value = getattr(model, name)
-        if isinstance(value, Path):
-            update[name] = folder / value.expanduser()
-        elif isinstance(value, BaseModel):
-            update[name] = _absolute(value, folder)
+        if isinstance(value, Path | BaseModel):
+            update[name] = _absolute_value(value, folder)
         elif isinstance(value, dict):
-            update[name] = {k: _absolute(v, folder) if isinstance(v, BaseModel) else v for k, v in value.items()}
+            update[name] = {k: _absolute_value(v, folder) for k, v in value.items()}
     if isinstance(model, FilesSource):
         pattern = Path(model.path).expanduser()
         base = glob.escape(str(folder)) if glob.has_magic(model.path) else str(folder)
         update["path"] = str(Path(base) / pattern)
     return model.model_copy(update={k: v for k, v in update.items() if v != getattr(model, k)})
+
+
+def _absolute_value(value: object, folder: Path) -> object:
+    if isinstance(value, BaseModel):
+        return _absolute(value, folder)
+    return folder / value.expanduser() if isinstance(value, Path) else value
+
+
+def _with_spools(config: Config) -> Config:
+    """A copy in which every source whose rows are kept says where."""
+    monitors = {
+        name: monitor.model_copy(
+            update={"source": monitor.source.model_copy(update={"spool": config.state / "spool" / name})}
+        )
+        for name, monitor in config.monitors.items()
+        if isinstance(monitor.source, SpooledSource) and monitor.source.spool is None
+    }
+    return config.model_copy(update={"monitors": {**config.monitors, **monitors}}) if monitors else config

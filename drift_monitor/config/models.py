@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from difflib import get_close_matches
 from ipaddress import ip_address
 from math import gcd
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from zoneinfo import available_timezones
 
 from apscheduler.triggers.cron import CronTrigger
-from pydantic import AfterValidator, Field, HttpUrl, model_validator
+from pydantic import BeforeValidator, Field, HttpUrl, model_validator
 from pydantic_core import PydanticCustomError
 
+from drift_monitor.config.intake import KafkaSource, PushSource, SpooledSource
 from drift_monitor.config.receivers import Receiver, misplaced
+from drift_monitor.config.zones import TimeZone
 from drift_monitor.core.policy import (
     Alarm,
     Delay,
@@ -34,17 +34,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 LISTEN_PATTERN = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
 
 
-def _known_zone(name: str) -> str:
-    zones = available_timezones()
-    if name not in zones:
-        close = get_close_matches(name, zones, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "use an IANA name such as Europe/Berlin"
-        raise ValueError(f"unknown time zone: {hint}")
-    return name
-
-
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class Server(Model):
@@ -178,7 +168,15 @@ class FilesSource(Model):
     hive: Annotated[bool, Field(description="read key=value folder names as columns")] = False
 
 
-Source = FilesSource
+def _files_by_default(source: object) -> object:
+    return {"type": "files", **source} if isinstance(source, dict) else source
+
+
+Source = Annotated[
+    FilesSource | PushSource | KafkaSource,
+    Field(discriminator="type"),
+    BeforeValidator(_files_by_default),
+]
 
 
 class Schedule(Model):
@@ -437,6 +435,25 @@ class Monitor(Model):
         if self.refresh.enabled and None in {self.columns.id, self.columns.label}:
             raise ValueError("refresh needs columns.id and columns.label")
         return self
+
+    @model_validator(mode="after")
+    def _kept_long_enough(self) -> Self:
+        if (
+            isinstance(self.source, SpooledSource)
+            and self.source.keep is not None
+            and self.source.keep < self.needed
+        ):
+            raise ValueError(
+                f"source.keep is {format_duration(self.source.keep)}, but a window with its delay"
+                f"{' and a refresh' if self.refresh.enabled else ''} needs {format_duration(self.needed)}"
+            )
+        return self
+
+    @property
+    def needed(self) -> timedelta:
+        """How far back the rows are that a check or a refresh looks at."""
+        window = self.window.length + self.window.delay
+        return max(window, self.refresh.live + self.window.delay) if self.refresh.enabled else window
 
 
 class Config(Model):

@@ -109,7 +109,10 @@ def _untagged(location: Sequence[str | int], document: Document) -> list[str | i
     tagged: list[str | int] | None = None  # the section whose tag was just left out
     for step in location:
         kind = document.find(found)[0].mapping.get("type")
-        if kind is not None and kind.value == step and found != tagged:
+        tag = (
+            kind.value if kind is not None else "files" if found[-1:] == ["source"] else None
+        )  # a source's default
+        if tag is not None and tag == step and found != tagged:
             tagged = list(found)
         else:
             found.append(step)

@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 import pyarrow as pa
 
-from drift_monitor.config import models
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.files import open_files
+from drift_monitor.sources.spool import open_spool
 
 
 class Split(Protocol):
@@ -50,5 +50,9 @@ class Source(Protocol[S]):
         """
 
 
-SOURCES: Final[Mapping[str, Callable[[models.Source, Mapping[str, Kind]], Source[Any]]]] = {"files": open_files}
+SOURCES: Final[Mapping[str, Callable[[Any, Mapping[str, Kind]], Source[Any]]]] = {
+    "files": open_files,
+    "push": open_spool,
+    "kafka": open_spool,
+}
 """Source type -> open(configuration, kinds of the features, which formats without types need)."""
