@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import unquote
@@ -25,6 +25,8 @@ from drift_monitor.sources.event_time import UTC_TYPE, to_utc
 
 SPLIT_ROWS: Final = 1_000_000
 """Rows of a split: row groups of a Parquet file are put together up to it."""
+UNIT_ROWS: Final = 1 << 17
+"""Rows of a unit: smaller row groups are put together up to it."""
 Format = Literal["parquet", "csv", "jsonl"]
 _ENDINGS: Final[Mapping[str, Format]] = {
     ".parquet": "parquet",
@@ -67,6 +69,17 @@ class FileSplit:
     rows: int | None = None
     partition: tuple[tuple[str, str | int | None], ...] = ()
 
+    @property
+    def file(self) -> bytes:
+        """A hash that another file, or the same one rewritten, does not have."""
+        text = "\0".join((self.form, str(self.size), str(self.changed), str(self.inode), self.path))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+    @property
+    def identity(self) -> bytes:
+        """The same for the rows of the split, whatever the window."""
+        return hashlib.sha256(self.file + repr((self.row_groups, self.partition)).encode()).digest()
+
 
 def open_files(config: FilesSource, kinds: Mapping[str, Kind]) -> Files:
     """A source over files.
@@ -92,6 +105,7 @@ class Files:
         if config.timestamp is not None:
             self._kinds[config.timestamp] = "datetime"
         self._schemas: dict[str, pa.Schema] = {}
+        self.footers: MutableMapping[bytes, parquet_files.Footer] = {}
         if sizes is None:
             self._files = {path: self._split(path) for path in find_files(config.path)}
         else:
@@ -123,6 +137,8 @@ class Files:
         merged = {f.name: f for f in self._schema(first)}
         for path in others:
             schema = self._schema(path)
+            if schema.equals(self._schema(first)):
+                continue
             for name in list(dict.fromkeys([*merged, *schema.names])):
                 if only is not None and name not in only:
                     merged[name] = merged.get(name) or schema.field(name)
@@ -150,6 +166,19 @@ class Files:
                 found += self._parquet_splits(file, window)
             elif file.size or file.form == "csv":  # an empty CSV lacks its header, an empty JSONL lacks nothing
                 found.append(replace(file, window=window))
+        return found
+
+    def units(self, window: Window | None) -> Sequence[FileSplit]:
+        """The parts that may hold rows of the window, with all their rows, cut the same for every window."""
+        found = []
+        for file in self._files.values():
+            if file.form != "parquet":
+                found += [file] if file.size or file.form == "csv" else []
+                continue
+            groups = self._footer(file.path).row_groups
+            for run in _runs([group.rows for group in groups]):
+                if any(groups[i].rows and _overlaps(groups[i], window) for i in run):
+                    found.append(replace(file, row_groups=run, rows=sum(groups[i].rows for i in run)))
         return found
 
     def batches(self, split: FileSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -200,7 +229,7 @@ class Files:
         found: list[FileSplit] = []
         numbers: list[int] = []
         rows = 0
-        for number, group in enumerate(self._footers[file.path].row_groups):
+        for number, group in enumerate(self._footer(file.path).row_groups):
             if not _overlaps(group, window) or not group.rows:
                 continue
             if numbers and rows + group.rows > SPLIT_ROWS:
@@ -212,13 +241,12 @@ class Files:
             found.append(replace(file, window=window, row_groups=tuple(numbers), rows=rows))
         return found
 
-    @cached_property
-    def _footers(self) -> dict[str, parquet_files.Footer]:
-        return {
-            file.path: parquet_files.read_footer(file.path, self._config.timestamp, self._config.timezone)
-            for file in self._files.values()
-            if file.form == "parquet"
-        }
+    def _footer(self, path: str) -> parquet_files.Footer:
+        """What the footer says, read when it is first asked for; `footers` may know it from an earlier time."""
+        key = self._files[path].file
+        if key not in self.footers:
+            self.footers[key] = parquet_files.read_footer(path, self._config.timestamp, self._config.timezone)
+        return self.footers[key]
 
     def _schema(self, path: str) -> pa.Schema:
         """The columns of a file, read when they are first asked for."""
@@ -228,7 +256,7 @@ class Files:
 
     def _read_schema(self, file: FileSplit) -> pa.Schema:
         if file.form == "parquet":
-            schema = self._footers[file.path].schema
+            schema = self._footer(file.path).schema
         else:
             size = text_files.whole_rows(file.path, file.form, file.size)
             schema = text_files.read_header(file.path, file.form, self._kinds, size=size)
@@ -325,6 +353,24 @@ def _overlaps(group: parquet_files.RowGroup, window: Window | None) -> bool:
         return True
     start, end = _bounds(window)
     return group.newest >= start and group.oldest < end
+
+
+def _runs(rows: Sequence[int]) -> list[tuple[int, ...]]:
+    """Row groups, small ones put together.
+
+    Example:
+        >>> _runs([100, 100, 200_000, 5])
+        [(0, 1), (2,), (3,)]
+    """
+    runs: list[tuple[int, ...]] = []
+    held = UNIT_ROWS
+    for number, count in enumerate(rows):
+        if held + count > UNIT_ROWS:
+            runs.append(())
+            held = 0
+        runs[-1] += (number,)
+        held += count
+    return runs
 
 
 def _bounds(window: Window) -> tuple[int, int]:
