@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from drift_monitor.config.document import Document
 from drift_monitor.config.file import examine, try_read
+from drift_monitor.config.intake import SpooledSource
 from drift_monitor.config.models import Columns, Config, FilesSource, Monitor
 from drift_monitor.config.problem import Location, Problem, dotted, printable
 from drift_monitor.config.sentences import unknown
@@ -20,6 +21,8 @@ from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import Kind
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from drift_monitor.reference import Reference
 
 _EVIDENTLY = "evidently:"
@@ -320,21 +323,30 @@ def _roles(columns: Columns) -> list[tuple[str, str]]:
 
 def _source(found: Findings, name: str, monitor: Monitor) -> None:
     at, source = ("monitors", name, "source"), monitor.source
-    if not isinstance(source, FilesSource):
+    if isinstance(source, SpooledSource):
         return  # the rows come to the daemon, which refuses those that do not fit
-    path = Path(source.path)
-    matches = path.exists() if not glob.has_magic(source.path) else any(glob.iglob(source.path, recursive=True))
-    if not matches:
-        found.say((*at, "path"), "no file matches yet: until one does, checks say cannot_judge", warning=True)
-        return
-    from drift_monitor.core.fold import accepts
+    place = (*at, "path") if isinstance(source, FilesSource) else at
+    if isinstance(source, FilesSource) and "://" not in source.path:
+        path = Path(source.path)
+        matches = path.exists() or (glob.has_magic(source.path) and any(glob.iglob(source.path, recursive=True)))
+        if not matches:
+            found.say(place, "no file matches yet: until one does, checks say cannot_judge", warning=True)
+            return
     from drift_monitor.sources import SOURCES
 
     try:
         schema = SOURCES[source.type](source, monitor.columns.kinds).columns()
     except DriftMonitorError as error:
-        found.say((*at, "path"), str(error), warning=True)
-        return
+        found.say(place, str(error), warning=True)
+    else:
+        _source_columns(found, name, monitor, schema, place)
+
+
+def _source_columns(found: Findings, name: str, monitor: Monitor, schema: pa.Schema, place: Location) -> None:
+    """Say what the columns of the live rows lack; `place` is the setting that says where the rows are."""
+    from drift_monitor.core.fold import accepts
+
+    at, source = ("monitors", name, "source"), monitor.source
     at_timestamp = (*at, "timestamp")
     if source.timestamp not in (None, *schema.names) and not found.is_wrong(at_timestamp):
         found.say(at_timestamp, unknown("column in the source", source.timestamp or "", schema.names))
@@ -349,11 +361,11 @@ def _source(found: Findings, name: str, monitor: Monitor) -> None:
     if missing:
         shown = ", ".join(printable(c, 60) for c in missing[:10]) + (", ..." if len(missing) > 10 else "")
         message = f"the source lacks columns that the reference has: {shown}"
-        found.say((*at, "path"), message, warning=True)
+        found.say(place, message, warning=True)
     for column, kind in found.kinds.get(name, {}).items():
         if column in schema.names and not accepts(kind, schema.field(column).type):
             message = (
                 f"column {printable(column, 60)} is {schema.field(column).type}, "
                 f"which cannot be read as the {kind} feature of the reference"
             )
-            found.say((*at, "path"), message, warning=True)
+            found.say(place, message, warning=True)

@@ -16,6 +16,7 @@ from drift_monitor.config.intake import SpooledSource
 from drift_monitor.config.models import Config, FilesSource
 from drift_monitor.config.problem import Location, Problem
 from drift_monitor.config.receivers import RECEIVER_TYPES, misplaced
+from drift_monitor.config.tables import VARIABLE, DeltaSource, SqlSource, scheme
 from drift_monitor.core.errors import ConfigError
 
 _MOST = 100  # problems that are listed
@@ -139,10 +140,16 @@ def _absolute(model: _M, folder: Path) -> _M:
             update[name] = _absolute_value(value, folder)
         elif isinstance(value, dict):
             update[name] = {k: _absolute_value(v, folder) for k, v in value.items()}
-    if isinstance(model, FilesSource):
+    if isinstance(model, FilesSource) and "://" not in model.path:
         pattern = Path(model.path).expanduser()
         base = glob.escape(str(folder)) if glob.has_magic(model.path) else str(folder)
         update["path"] = str(Path(base) / pattern)
+    if isinstance(model, DeltaSource) and not VARIABLE.match(model.path) and "://" not in model.path:
+        update["path"] = str(folder / Path(model.path).expanduser())
+    if isinstance(model, SqlSource) and scheme(model.uri) in ("duckdb", "sqlite"):
+        kind, _, path = model.uri.partition("://")
+        if path and not VARIABLE.match(path):
+            update["uri"] = f"{kind}://{folder / Path(path).expanduser()}"
     return model.model_copy(update={k: v for k, v in update.items() if v != getattr(model, k)})
 
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from drift_monitor.config.intake import KafkaSource, PushSource, SpooledSource
 from drift_monitor.config.receivers import Receiver, misplaced
+from drift_monitor.config.tables import DeltaSource, IcebergSource, SqlSource, TableSource
 from drift_monitor.config.zones import TimeZone
 from drift_monitor.core.policy import (
     Alarm,
@@ -173,10 +174,24 @@ def _files_by_default(source: object) -> object:
 
 
 Source = Annotated[
-    FilesSource | PushSource | KafkaSource,
+    FilesSource | SqlSource | DeltaSource | IcebergSource | PushSource | KafkaSource,
     Field(discriminator="type"),
     BeforeValidator(_files_by_default),
 ]
+
+
+def unrefreshable(source: Source) -> str | None:
+    """Why no training set can be made from a source's rows; None when one can.
+
+    A version can be made again from its manifest, which names files and their bytes; a table of today does not
+    have the rows of last month, nor any order.
+    """
+    if isinstance(source, TableSource) or (isinstance(source, FilesSource) and "://" in source.path):
+        return (
+            "a training set is refreshed from files on this machine: copy the labelled live rows to Parquet files "
+            "and run `drift-monitor refresh` for a monitor whose source is these files"
+        )
+    return None
 
 
 class Schedule(Model):
@@ -437,6 +452,8 @@ class Monitor(Model):
         return self
 
     @model_validator(mode="after")
+        if self.refresh.enabled and (why := unrefreshable(self.source)):
+            raise ValueError(why)
     def _kept_long_enough(self) -> Self:
         if (
             isinstance(self.source, SpooledSource)

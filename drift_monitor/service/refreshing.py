@@ -29,7 +29,7 @@ from drift_monitor.actions.refresh import (
     RefreshRequest,
     RefreshResult,
 )
-from drift_monitor.config.models import Monitor
+from drift_monitor.config.models import Monitor, unrefreshable
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Window
 from drift_monitor.service.evaluate import CheckRequest
@@ -77,6 +77,8 @@ def refresh(request: RefreshRequest, *, progress: Tell | None = None) -> Refresh
     from drift_monitor.actions.training_set import Progress, Recipe  # noqa: PLC0415
 
     monitor, steps = request.monitor, Progress(progress)
+    if why := unrefreshable(monitor.source):
+        raise RefreshError(why)
     recipe = Recipe(
         training=str(_live_training(request)),
         source=monitor.source,

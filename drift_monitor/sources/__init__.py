@@ -8,8 +8,11 @@ from typing import Any, Final, Protocol, TypeVar
 import pyarrow as pa
 
 from drift_monitor.core.types import Kind, Window
+from drift_monitor.sources.delta import open_delta
 from drift_monitor.sources.files import open_files
+from drift_monitor.sources.iceberg import open_iceberg
 from drift_monitor.sources.spool import open_spool
+from drift_monitor.sources.sql import open_sql
 
 
 class Split(Protocol):
@@ -52,6 +55,9 @@ class Source(Protocol[S]):
 
 SOURCES: Final[Mapping[str, Callable[[Any, Mapping[str, Kind]], Source[Any]]]] = {
     "files": open_files,
+    "sql": open_sql,
+    "delta": open_delta,
+    "iceberg": open_iceberg,
     "push": open_spool,
     "kafka": open_spool,
 }

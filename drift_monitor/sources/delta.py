@@ -1,0 +1,137 @@
+"""A Delta Lake table, as it is when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from drift_monitor.config.tables import DeltaSource
+from drift_monitor.core.errors import SourceError
+from drift_monitor.core.types import Kind, Window
+from drift_monitor.sources.explained import Explained
+from drift_monitor.sources.extras import load
+from drift_monitor.sources.parquet_files import BATCH_ROWS
+from drift_monitor.sources.secrets import Secrets
+from drift_monitor.sources.table_rows import BATCH_BYTES, bounds, check_columns, days, finished
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
+_HINTS: Final = {
+    "deletionVectors": "switch the table property delta.enableDeletionVectors off and write the files anew "
+    "(REORG TABLE ... APPLY (PURGE)), or read the table by a query of DuckDB (delta_scan)",
+    "columnMapping": "read the table by a query of DuckDB (delta_scan)",
+}
+
+
+@dataclass(frozen=True)
+class DeltaSplit:
+    """One file of a version of the table.
+
+    Attributes:
+        version: of the table.
+        path: of the file, below the table.
+        size: of the file in bytes.
+        rows: in it; None when the log does not say.
+        window: rows outside it are left out.
+    """
+
+    version: int
+    path: str
+    size: int
+    rows: int | None
+    window: Window | None
+
+
+def open_delta(config: DeltaSource, kinds: Mapping[str, Kind]) -> Delta:  # noqa: ARG001 - the table has types
+    """A source over a Delta table; its newest version is found now.
+
+    Raises:
+        SourceError: there is no table, it cannot be read, or its rows need a feature that is not supported.
+    """
+    return Delta(config)
+
+
+class Delta:
+    """Source over one version of a Delta table."""
+
+    def __init__(self, config: DeltaSource) -> None:
+        self._config = config
+        self._secrets = Secrets()
+        self._where = f"Delta table {config.path!r}"
+        library = load("deltalake", "delta")
+        path, options = self._secrets.fill(config.path), self._secrets.options(config.storage_options)
+        self._explained = Explained(self._where, self._secrets, _HINTS)
+        with self._explained:
+            self._table = library.DeltaTable(path, storage_options=options)
+            self.version: int = self._table.version()
+
+    def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:  # noqa: ARG002
+        """See `Source`. A version has the same columns in every window."""
+        check_columns(self._dataset.schema, self._dataset.schema.names, self._where)
+        return self._dataset.schema
+
+    def splits(self, window: Window | None) -> Sequence[DeltaSplit]:
+        """See `Source`. Files are pruned by the times and the partitions in the table's log."""
+        with self._explained:
+            log = pa.table(self._table.get_add_actions(flatten=True))
+            sizes = dict(zip(log["path"].to_pylist(), log["size_bytes"].to_pylist(), strict=True))
+            rows = dict(zip(log["path"].to_pylist(), log["num_records"].to_pylist(), strict=True))
+            fragments = list(self._dataset.get_fragments(filter=self._filter(window)))
+        paths = sorted(fragment.path for fragment in fragments)
+        return [DeltaSplit(self.version, path, sizes[path], rows[path], window) for path in paths]
+
+    def batches(self, split: DeltaSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """See `Source`. In a window, rows without an event time are left out by the table."""
+        timestamp = self._config.timestamp
+        names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
+        check_columns(self._dataset.schema, names, self._where)
+        if split.version != self.version:
+            raise SourceError(f"{self._where} is at version {self.version} now, and was at {split.version}")
+        rows = self._read(split, names)
+        yield from finished(rows, names, timestamp, self._config.timezone, split.window)
+
+    def _read(self, split: DeltaSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        import pyarrow.dataset as ds  # noqa: PLC0415
+
+        width = split.size / split.rows if split.rows else 1
+        with self._explained:
+            scanner = self._fragments[split.path].scanner(
+                schema=self._dataset.schema,
+                columns=list(names),
+                filter=self._filter(split.window),
+                batch_size=int(min(max(BATCH_BYTES / max(width, 1), 1024), BATCH_ROWS)),
+                batch_readahead=1,
+                fragment_readahead=1,
+                use_threads=False,
+                fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False),
+            )
+            yield from scanner.to_batches()
+
+    def _filter(self, window: Window | None) -> ds.Expression | None:
+        import pyarrow.dataset as ds  # noqa: PLC0415
+
+        name = self._config.timestamp
+        if name is None or name not in self._dataset.schema.names:
+            return None
+        dtype = self._dataset.schema.field(name).type
+        between: Sequence[Any] | None = bounds(window, dtype, self._config.timezone)
+        if between is None:
+            return None
+        if pa.types.is_date(dtype):
+            between = days((between[0], between[1]))
+        low, high = (pa.scalar(value, dtype) for value in between)
+        return (ds.field(name) >= low) & (ds.field(name) < high)
+
+    @cached_property
+    def _dataset(self) -> ds.Dataset:
+        with self._explained:
+            return self._table.to_pyarrow_dataset()
+
+    @cached_property
+    def _fragments(self) -> dict[str, ds.Fragment]:
+        return {fragment.path: fragment for fragment in self._dataset.get_fragments()}

@@ -1,0 +1,125 @@
+"""An Iceberg table, as it is when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from drift_monitor.config.tables import IcebergSource
+from drift_monitor.core.errors import SourceError
+from drift_monitor.core.types import Kind, Window
+from drift_monitor.sources.explained import Explained
+from drift_monitor.sources.extras import load
+from drift_monitor.sources.secrets import Secrets
+from drift_monitor.sources.table_rows import bounds, check_columns, days, finished
+
+
+@dataclass(frozen=True)
+class IcebergSplit:
+    """One data file of a snapshot of the table.
+
+    Attributes:
+        snapshot: of the table.
+        path: of the file.
+        rows: in it, before deletes.
+        window: rows outside it are left out.
+    """
+
+    snapshot: int
+    path: str
+    rows: int
+    window: Window | None
+
+
+def open_iceberg(config: IcebergSource, kinds: Mapping[str, Kind]) -> Iceberg:  # noqa: ARG001 - the table has types
+    """A source over an Iceberg table; its current snapshot is found now.
+
+    Raises:
+        SourceError: there is no catalogue or table, or it cannot be read.
+    """
+    return Iceberg(config)
+
+
+class Iceberg:
+    """Source over one snapshot of an Iceberg table."""
+
+    def __init__(self, config: IcebergSource) -> None:
+        self._config = config
+        self._secrets = Secrets()
+        self._where = f"Iceberg table {config.table!r}"
+        catalogs = load("pyiceberg.catalog", "iceberg")
+        properties = {name: self._secrets.uri(value) for name, value in config.catalog.items()}
+        self._explained = Explained(self._where, self._secrets)
+        with self._explained:
+            self._table = catalogs.load_catalog(config.name, **properties).load_table(config.table)
+            current = self._table.current_snapshot()
+        self.snapshot: int | None = None if current is None else current.snapshot_id
+        self._plan: tuple[Window | None, Sequence[Any]] | None = None
+
+    def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:  # noqa: ARG002
+        """See `Source`. A snapshot has the same columns in every window."""
+        return self._schema
+
+    def splits(self, window: Window | None) -> Sequence[IcebergSplit]:
+        """See `Source`. Files are pruned by the partitions and the times in the table's manifests."""
+        if self.snapshot is None:
+            return []
+        found = [
+            IcebergSplit(self.snapshot, task.file.file_path, task.file.record_count, window)
+            for task in self._tasks(window)
+        ]
+        return sorted(found, key=lambda split: split.path)
+
+    def batches(self, split: IcebergSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """See `Source`. In a window, rows without an event time are left out by the table."""
+        timestamp = self._config.timestamp
+        names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
+        check_columns(self._schema, names, self._where)
+        if split.snapshot != self.snapshot:
+            raise SourceError(f"{self._where} is at snapshot {self.snapshot} now, and was at {split.snapshot}")
+        yield from finished(self._read(split, names), names, timestamp, self._config.timezone, split.window)
+
+    def _read(self, split: IcebergSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        arrow = load("pyiceberg.io.pyarrow", "iceberg")
+        task = next(task for task in self._tasks(split.window) if task.file.file_path == split.path)
+        with self._explained:
+            scan = self._scan(split.window, tuple(names))
+            reader = arrow.ArrowScan(scan.table_metadata, scan.io, scan.projection(), scan.row_filter)
+            if task.delete_files:
+                yield from reader.to_record_batches([task])
+            else:  # the public method has all the rows of a file in memory at once
+                yield from reader._record_batches_from_scan_tasks_and_deletes([task], {})  # noqa: SLF001
+
+    def _tasks(self, window: Window | None) -> Sequence[Any]:
+        """The plan of a window; the newest is kept, since its splits are read one after another."""
+        if self._plan is None or self._plan[0] != window:
+            with self._explained:
+                self._plan = window, list(self._scan(window, ("*",)).plan_files())
+        return self._plan[1]
+
+    def _scan(self, window: Window | None, names: tuple[str, ...]) -> Any:
+        return self._table.scan(row_filter=self._filter(window), selected_fields=names, snapshot_id=self.snapshot)
+
+    def _filter(self, window: Window | None) -> Any:
+        expressions = load("pyiceberg.expressions", "iceberg")
+        name = self._config.timestamp
+        if name is None or name not in self._schema.names:
+            return expressions.AlwaysTrue()
+        dtype = self._schema.field(name).type
+        between: Sequence[Any] | None = bounds(window, dtype, self._config.timezone)
+        if between is None:
+            return expressions.AlwaysTrue()
+        if pa.types.is_date(dtype):
+            between = days((between[0], between[1]))
+        low, high = (value.isoformat() for value in between)
+        return expressions.And(expressions.GreaterThanOrEqual(name, low), expressions.LessThan(name, high))
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        with self._explained:
+            found = self._table.schema().as_arrow()
+        return pa.schema([pa.field(field.name, field.type) for field in found])

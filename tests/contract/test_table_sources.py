@@ -1,0 +1,316 @@
+"""The same rows through every source give the same profile, bit for bit; errors say where."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import adbc_driver_postgresql.dbapi
+import deltalake
+import duckdb
+import numpy as np
+import postgres_server
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from pyiceberg.catalog import load_catalog
+
+from drift_monitor.config.models import FilesSource
+from drift_monitor.config.tables import DeltaSource, IcebergSource, SqlSource
+from drift_monitor.core.arrow import numbers
+from drift_monitor.core.errors import SchemaError
+from drift_monitor.core.fold import category_counts, profile_buckets
+from drift_monitor.core.profile import CategoricalSpec, NumericSpec, Spec
+from drift_monitor.core.types import Kind, Window
+from drift_monitor.sources import SOURCES, Source
+from drift_monitor.sources.parquet_files import BATCH_ROWS
+
+START = datetime(2024, 3, 30, tzinfo=UTC)
+ROWS = 3000  # one a minute: two days, with the hour that Europe skips in between
+HOSTILE = 'we"ird; drop table rows; --'
+TABLE = 'rows of "me"; --'
+KINDS: dict[str, Kind] = {
+    "speed": "numeric", "big": "numeric", "price": "numeric", "seen": "datetime", "carrier": "categorical",
+    "late": "boolean", HOSTILE: "numeric", "id": "categorical",
+}  # fmt: skip
+
+
+@cache
+def rows() -> pa.Table:
+    """Numbers with nulls, NaN, infinities, whole ones past 2**31, decimals, text, truth, times of both kinds."""
+    rng = np.random.default_rng(5)
+    i = np.arange(ROWS)
+    speed = rng.normal(size=ROWS)
+    speed[7::50], speed[9::400], speed[10::400] = np.nan, np.inf, -np.inf
+    cents = rng.integers(-(10**8), 10**8, ROWS).tolist()
+    moments = [START + timedelta(minutes=k) for k in range(ROWS)]
+    texts = ("AA", "b b", "Ünï", "quo'te\"", "", "tab\t", "NaN", "a;b--")
+    return pa.table(
+        {
+            "at": pa.array(moments, pa.timestamp("us", "UTC")),
+            "wall": pa.array([m.replace(tzinfo=None) for m in moments], pa.timestamp("us")),
+            "id": pa.array([f"{k:05d}" for k in i]),
+            "speed": pa.array(speed, mask=i % 10 == 3),
+            "big": pa.array((i - 1000) * 2**33 + 2**53 * (i % 2), mask=i % 11 == 5),
+            "price": pa.array([Decimal(c) / 100 for c in cents], pa.decimal128(12, 2)),
+            "seen": pa.array([m.replace(tzinfo=None, second=7) for m in moments], pa.timestamp("us")),
+            "carrier": pa.array([None if k % 13 == 4 else texts[k % 8] for k in i]),
+            "late": pa.array([None if k % 17 == 2 else bool(k % 3) for k in i]),
+            HOSTILE: pa.array(rng.integers(0, 1000, ROWS)),
+        }
+    )
+
+
+@cache
+def specs() -> list[Spec]:
+    """Cells of the first half of the rows, so that the second half has what is out of range and new."""
+    table, found = rows(), list[Spec]()
+    for name, kind in KINDS.items():
+        column = table[name].slice(0, ROWS // 2).combine_chunks()
+        if kind in ("numeric", "datetime"):
+            found.append(NumericSpec.fit(name, numbers(column), kind=kind, edges=40))
+        else:
+            found.append(CategoricalSpec.fit(name, category_counts(column), kind=kind, limit=5))
+    return found
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[int]:
+    if postgres_server.programs() is None:
+        pytest.skip("PostgreSQL is not installed (initdb, pg_ctl)")
+    with postgres_server.running() as port:
+        yield port
+
+
+@dataclasses.dataclass
+class Place:
+    """Where a source's rows can be put."""
+
+    folder: Path
+    request: pytest.FixtureRequest
+
+    def postgres(self) -> int:
+        port: int = self.request.getfixturevalue("server")
+        return port
+
+
+Write = Callable[[pa.Table, Place], dict[str, Any]]
+"""Puts rows somewhere and says how a configuration names them."""
+
+
+def files(table: pa.Table, place: Place) -> dict[str, Any]:
+    for part in range(3):
+        pq.write_table(table.slice(part * 1000, 1000), place.folder / f"{part}.parquet", row_group_size=300)
+    return {"type": "files", "path": str(place.folder / "*.parquet")}
+
+
+def delta(table: pa.Table, place: Place) -> dict[str, Any]:
+    for part in range(3):
+        deltalake.write_deltalake(place.folder / "delta", table.slice(part * 1000, 1000), mode="append")
+    return {"type": "delta", "path": str(place.folder / "delta")}
+
+
+def delta_by_partitions(table: pa.Table, place: Place) -> dict[str, Any]:
+    deltalake.write_deltalake(place.folder / "delta", table, partition_by=["late"])
+    return {"type": "delta", "path": str(place.folder / "delta")}
+
+
+def iceberg(table: pa.Table, place: Place) -> dict[str, Any]:
+    properties = {
+        "type": "sql",
+        "uri": f"sqlite:///{place.folder}/catalog.db",
+        "warehouse": f"file://{place.folder}/warehouse",
+    }
+    with closing(load_catalog("test", **properties)) as catalog:
+        catalog.create_namespace("logs")
+        made = catalog.create_table(f"logs.{TABLE}", schema=table.schema)
+        for part in range(3):
+            made.append(table.slice(part * 1000, 1000))
+    return {"type": "iceberg", "catalog": properties, "table": f"logs.{TABLE}", "name": "test"}
+
+
+def duckdb_table(table: pa.Table, place: Place) -> dict[str, Any]:
+    with closing(duckdb.connect(place.folder / "rows.duckdb")) as connection:
+        connection.register("given", table)
+        connection.execute(f"CREATE TABLE {sql_name(TABLE)} AS SELECT * FROM given")
+    return {"type": "sql", "uri": f"duckdb://{place.folder}/rows.duckdb", "table": f"main.{sql_name(TABLE)}"}
+
+
+def duckdb_query(table: pa.Table, place: Place) -> dict[str, Any]:
+    files(table, place)
+    query = f"SELECT * FROM read_parquet('{place.folder}/*.parquet') -- all of them"
+    return {"type": "sql", "uri": "duckdb://", "query": query}
+
+
+def sqlite_table(table: pa.Table, place: Place) -> dict[str, Any]:
+    types = {"numeric": "REAL", "categorical": "TEXT", "boolean": "BOOLEAN", "datetime": "TIMESTAMP"}
+    declared = {"at": "TIMESTAMP", "wall": "TIMESTAMP", "big": "BIGINT", "price": "DECIMAL(12, 2)"}
+    columns = [f"{sql_name(n)} {declared.get(n) or types[KINDS[n]]}" for n in table.column_names]
+    texts = [[_sqlite_value(v) for v in row.values()] for row in table.to_pylist()]
+    with closing(sqlite3.connect(place.folder / "rows.sqlite")) as connection:
+        connection.execute(f"CREATE TABLE {sql_name(TABLE)} ({', '.join(columns)})")
+        connection.executemany(f"INSERT INTO {sql_name(TABLE)} VALUES ({', '.join('?' * len(columns))})", texts)
+        connection.commit()
+    return {"type": "sql", "uri": f"sqlite://{place.folder}/rows.sqlite", "table": sql_name(TABLE)}
+
+
+def _sqlite_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    return str(value) if isinstance(value, Decimal) else value
+
+
+def postgres_table(table: pa.Table, place: Place) -> dict[str, Any]:
+    port = place.postgres()
+    with closing(adbc_driver_postgresql.dbapi.connect(postgres_server.uri(port))) as connection:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute(f"DROP TABLE IF EXISTS {sql_name(TABLE)}")
+            cursor.adbc_ingest(TABLE, table, mode="create")
+        connection.commit()
+    password = place.folder / "password"
+    password.write_text(postgres_server.PASSWORD + "\n")
+    return {
+        "type": "sql",
+        "uri": f"postgresql://postgres@127.0.0.1:{port}/postgres",
+        "password_file": password,
+        "table": f"public.{sql_name(TABLE)}",
+    }
+
+
+def postgres_query(table: pa.Table, place: Place) -> dict[str, Any]:
+    settings = postgres_table(table, place)
+    return {**settings, "table": None, "query": f"SELECT * FROM {sql_name(TABLE)};"}
+
+
+def sql_name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+WRITERS: tuple[Write, ...] = (
+    files,
+    delta,
+    delta_by_partitions,
+    iceberg,
+    duckdb_table,
+    duckdb_query,
+    sqlite_table,
+    pytest.param(postgres_table, marks=pytest.mark.server),
+    pytest.param(postgres_query, marks=pytest.mark.server),
+)
+MODELS = {"files": FilesSource, "sql": SqlSource, "delta": DeltaSource, "iceberg": IcebergSource}
+
+
+def opened(settings: dict[str, Any], **more: Any) -> Source[Any]:
+    config = MODELS[settings["type"]].model_validate({**settings, **more})
+    return SOURCES[settings["type"]](config, KINDS)
+
+
+@pytest.fixture(params=WRITERS, ids=lambda write: write.__name__, scope="module")
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    table = rows()
+    if request.param is sqlite_table:  # which cannot hold NaN
+        speed = table["speed"].combine_chunks()
+        table = table.set_column(3, "speed", pc.if_else(pc.is_nan(speed), None, speed))
+    found: dict[str, Any] = request.param(table, Place(tmp_path_factory.mktemp("rows"), request))
+    return {**found, "rows": table}
+
+
+@pytest.fixture
+def settings(written: dict[str, Any]) -> dict[str, Any]:
+    return dict(written)
+
+
+def batches(source: Source[Any], window: Window | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    for split in pickle.loads(pickle.dumps(source.splits(window))):
+        for batch in source.batches(split, columns):
+            assert 0 < batch.num_rows <= BATCH_ROWS
+            yield batch
+
+
+def profile(found: Iterator[pa.RecordBatch], timestamp: str) -> Any:
+    made = profile_buckets(specs(), found, timestamp=timestamp, id_column="id", bucket=timedelta(hours=1))
+    return plain(made)
+
+
+def plain(value: Any) -> Any:
+    """Bits that can be compared."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, float):
+        return value.hex()
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {key: plain(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def expected(table: pa.Table, window: Window | None, timestamp: str, times: list[datetime]) -> Any:
+    """The profile of the rows themselves, of which Python says which lie in the window."""
+    at = table.schema.get_field_index(timestamp)
+    table = table.set_column(at, timestamp, pa.array(times, pa.timestamp("us", "UTC")))
+    if window is not None:
+        table = table.filter(pa.array([window.start <= t < window.end for t in times]))
+    return profile(iter(table.combine_chunks().to_batches()), timestamp)
+
+
+@pytest.mark.parametrize("window", [None, (0, 24), (5, 6), (49.5, 80)], ids=str)
+def test_the_same_rows_have_the_same_profile(settings: dict[str, Any], window: tuple[float, float] | None) -> None:
+    table = settings.pop("rows")
+    span = None
+    if window is not None:
+        span = Window(start=START + timedelta(hours=window[0]), end=START + timedelta(hours=window[1]))
+    source = opened(settings, timestamp="at")
+    assert set(source.columns(span).names) == set(table.column_names)
+    found = profile(batches(source, span, list(KINDS)), "at")
+    wanted = expected(table, span, "at", table["at"].to_pylist())
+    assert found == wanted
+    assert len(wanted) == (50 if span is None else {24: 24, 6: 1, 80: 1}[int(window[1])])
+
+
+def test_clocks_without_a_zone_are_read_in_the_sources(settings: dict[str, Any]) -> None:
+    """Berlin's clocks skip 02:00 to 03:00 on 31 March, which is read with the offset before: as an hour later."""
+    table = settings.pop("rows")
+    times = [wall.replace(tzinfo=ZoneInfo("Europe/Berlin")).astimezone(UTC) for wall in table["wall"].to_pylist()]
+    skipped = datetime(2024, 3, 31, 1, tzinfo=UTC)
+    source = opened(settings, timestamp="wall", timezone="Europe/Berlin")
+    columns = [name for name in KINDS if name != "seen"]  # SQLite reads all its texts in the source's zone
+    for start, hours in ((skipped, 1), (skipped - timedelta(hours=1), 1), (skipped - timedelta(hours=30), 40)):
+        window = Window(start=start, end=start + timedelta(hours=hours))
+        found = [row["id"] for batch in batches(source, window, columns) for row in batch.to_pylist()]
+        inside = [window.start <= time < window.end for time in times]
+        assert sorted(found) == table["id"].filter(pa.array(inside)).to_pylist()
+        assert found
+    assert len([1 for time in times if skipped <= time < skipped + timedelta(hours=1)]) == 120
+
+
+def test_only_the_columns_asked_for_are_read(settings: dict[str, Any]) -> None:
+    del settings["rows"]
+    source = opened(settings, timestamp="at")
+    for batch in batches(source, None, [HOSTILE]):
+        assert batch.schema.names == [HOSTILE, "at"]
+        assert batch.schema.field("at").type == pa.timestamp("us", "UTC")
+
+
+def test_a_window_elsewhere_is_empty(settings: dict[str, Any]) -> None:
+    del settings["rows"]
+    source = opened(settings, timestamp="at")
+    for year in (1, 1700, 2023, 2025, 9998):
+        window = Window(start=datetime(year, 1, 2, tzinfo=UTC), end=datetime(year, 1, 3, tzinfo=UTC))
+        assert list(batches(source, window, ["id"])) == []
+
+
+def test_a_column_that_is_not_there_is_named(settings: dict[str, Any]) -> None:
+    del settings["rows"]
+    for timestamp, columns, missing in (("at", ["nope"], "nope"), ("no time", ["id"], "no time")):
+        source = opened(settings, timestamp=timestamp)
+        with pytest.raises(SchemaError, match=f"no column '{missing}'; it has .*'carrier'"):
+            list(batches(source, None, columns))
