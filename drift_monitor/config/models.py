@@ -449,11 +449,11 @@ class Monitor(Model):
             )
         if self.refresh.enabled and None in {self.columns.id, self.columns.label}:
             raise ValueError("refresh needs columns.id and columns.label")
+        if self.refresh.enabled and (why := unrefreshable(self.source)):
+            raise ValueError(why)
         return self
 
     @model_validator(mode="after")
-        if self.refresh.enabled and (why := unrefreshable(self.source)):
-            raise ValueError(why)
     def _kept_long_enough(self) -> Self:
         if (
             isinstance(self.source, SpooledSource)
