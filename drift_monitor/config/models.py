@@ -256,6 +256,9 @@ class WindowConfig(Model):
     bucket: Annotated[Duration, Field(description="profiles are kept per bucket of event time and merged")] = (
         timedelta(hours=1)
     )
+    incremental: Annotated[
+        bool, Field(description="keep the buckets' profiles in the state, so that each row is read once")
+    ] = True
 
     @model_validator(mode="after")
     def _whole_buckets(self) -> Self:

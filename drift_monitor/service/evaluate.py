@@ -5,8 +5,10 @@ The daemon imports this module for `CheckRequest`, so whatever is large is impor
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -34,9 +36,11 @@ if TYPE_CHECKING:
 
     from drift_monitor.core.alarm import RunScore
     from drift_monitor.core.check import Baseline
+    from drift_monitor.core.packed import Layout
     from drift_monitor.core.products import PairSpec
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.reference import Reference
+    from drift_monitor.service.buckets import Buckets
     from drift_monitor.service.calibrations import Known
     from drift_monitor.service.channels import Values
     from drift_monitor.sources import Source
@@ -185,6 +189,7 @@ class _Run:
         specs = watched_specs(monitor, reference)
         clock.append(perf_counter())
         source = SOURCES[monitor.source.type](monitor.source, self._kinds(specs))
+        self._recall_footers(source)
         schema = self._schema(source, specs)
         readable = [s for s in specs if _readable(s, schema)]
         alarms = known_of(request.name, monitor, reference, request.state, specs)
@@ -265,6 +270,9 @@ class _Run:
         starts = np.array(cuts, np.int64)
         pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
 
+        if (kept := self._read_kept(source, specs, pairs, columns, cuts, progress)) is not None:
+            return kept
+
         def fold(split: Any) -> _Part:
             batches = _Placed(source.batches(split, columns), timestamp)
             profiles = profile_buckets(
@@ -275,6 +283,110 @@ class _Run:
         splits = source.splits(self._request.window)
         whole = EXECUTORS["threads"](splits, fold, _Part.merge, workers=WORKERS, progress=progress)
         return whole or _Part({}, 0)
+
+    def _read_kept(
+        self,
+        source: Source[Any],
+        specs: Sequence[Spec],
+        pairs: PairSpec | None,
+        columns: Sequence[str],
+        cuts: list[int],
+        progress: Callable[[int, int], None] | None,
+    ) -> _Part | None:
+        """The same from kept buckets, after what is new was read into them; None where that cannot be."""
+        import sqlite3  # noqa: PLC0415
+
+        from drift_monitor.core.errors import StoreError  # noqa: PLC0415
+        from drift_monitor.service.buckets import discard  # noqa: PLC0415
+
+        window, timestamp = self._request.window, self._monitor.source.timestamp
+        settings, units = self._monitor.window, getattr(source, "units", None)
+        if units is None or window is None or timestamp is None or not settings.incremental:
+            return None
+        width, end = settings.bucket // _MICROSECOND, (window.end - _EPOCH) // _MICROSECOND
+        if any(t % width for t in (*cuts, end)):
+            return None
+        try:
+            return self._from_buckets(source, specs, pairs, columns, (cuts, end), progress)
+        except (StoreError, sqlite3.Error) as error:
+            _log.warning(
+                "%s: every row of the window is read, and what was kept is forgotten: %s",
+                self._request.name,
+                error,
+            )
+            discard(self._request.state, self._request.name)
+            return None
+
+    def _recall_footers(self, source: Any) -> None:
+        """Tell the source what is known of its files, so that an old file is not opened again."""
+        import sqlite3  # noqa: PLC0415
+
+        from drift_monitor.core.errors import StoreError  # noqa: PLC0415
+        from drift_monitor.core.packed import Layout  # noqa: PLC0415
+
+        if self._request.window is None or not hasattr(source, "footers") or not self._monitor.window.incremental:
+            return
+        try:
+            with self._buckets(Layout(())) as kept:
+                source.footers.update(kept.footers())
+        except (StoreError, sqlite3.Error) as error:
+            _log.warning("%s: what is known of its files cannot be read: %s", self._request.name, error)
+
+    def _from_buckets(
+        self,
+        source: Any,
+        specs: Sequence[Spec],
+        pairs: PairSpec | None,
+        columns: Sequence[str],
+        stretch: tuple[list[int], int],
+        progress: Callable[[int, int], None] | None,
+    ) -> _Part | None:
+        from drift_monitor.core.fold import profile_buckets  # noqa: PLC0415
+        from drift_monitor.core.packed import Layout, unpack  # noqa: PLC0415
+        from drift_monitor.service.buckets import TooManyBuckets, fold_unit  # noqa: PLC0415
+
+        monitor, (cuts, end) = self._monitor, stretch
+        timestamp, width = monitor.source.timestamp or "", monitor.window.bucket
+        layout = Layout(tuple(specs), pairs)
+
+        def fold(batches: Iterator[pa.RecordBatch]) -> Mapping[int, Profile]:
+            return profile_buckets(
+                specs, batches, timestamp=timestamp, bucket=width, id_column=monitor.columns.id, pairs=pairs
+            )
+
+        with self._buckets(layout) as kept:
+            units = source.units(self._request.window)
+            unread = kept.unread(units)
+            for done, unit in enumerate(unread, 1):
+                try:
+                    folded = fold_unit(fold, source.batches(unit, columns), timestamp, width, kept.limit)
+                except TooManyBuckets:
+                    kept.give_up(unit)
+                else:
+                    kept.keep(unit, *folded)
+                if progress is not None:
+                    progress(done, len(unread))
+            found = kept.window(units, cuts, end)
+            kept.keep_footers(source.footers)
+            kept.forget(units, cuts[0], end)
+        if found is None:
+            return None
+        return _Part({start: unpack(packed, layout) for start, packed in found[0].items()}, found[1])
+
+    def _buckets(self, layout: Layout) -> closing[Buckets]:
+        """The kept buckets; another column of times, or another time zone, makes them others."""
+        from drift_monitor.service.buckets import open_buckets  # noqa: PLC0415
+
+        monitor = self._monitor
+        reading = json.dumps(
+            [
+                monitor.source.timestamp,
+                monitor.source.timezone,
+                monitor.columns.id,
+                {name: str(kind) for name, kind in sorted(monitor.columns.kinds.items())},
+            ]
+        )
+        return open_buckets(self._request.state, self._request.name, layout, reading, monitor.window.bucket)
 
     def _refuse_unreadable(self, part: _Part) -> None:
         from drift_monitor.sources.event_time import FIRST_YEAR, LAST_YEAR  # noqa: PLC0415

@@ -243,7 +243,8 @@ class Files:
 
     def _footer(self, path: str) -> parquet_files.Footer:
         """What the footer says, read when it is first asked for; `footers` may know it from an earlier time."""
-        key = self._files[path].file
+        times = repr((self._config.timestamp, self._config.timezone)).encode("utf-8", "surrogatepass")
+        key = hashlib.sha256(self._files[path].file + times).digest()
         if key not in self.footers:
             self.footers[key] = parquet_files.read_footer(path, self._config.timestamp, self._config.timezone)
         return self.footers[key]
@@ -363,9 +364,9 @@ def _runs(rows: Sequence[int]) -> list[tuple[int, ...]]:
         [(0, 1), (2,), (3,)]
     """
     runs: list[tuple[int, ...]] = []
-    held = UNIT_ROWS
+    held = 0
     for number, count in enumerate(rows):
-        if held + count > UNIT_ROWS:
+        if not runs or held + count > UNIT_ROWS:
             runs.append(())
             held = 0
         runs[-1] += (number,)

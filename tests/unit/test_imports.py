@@ -48,6 +48,7 @@ LARGE = (
     "reference/",
     "evidently_tests.py",
     "config/infer.py",
+    "service/buckets.py",
     "service/calibrations.py",
     "service/channels.py",
     "service/backtest.py",

@@ -1,0 +1,373 @@
+"""Each row is read once: profiles of the buckets of a monitor's source, kept beside the store.
+
+A unit of a source (some row groups of a file, or a text file) is folded whole into one profile a bucket when it
+is first met, and never again while the file stays what it is. A window's profile is then a merge. What a window is
+made of is always what the source holds now: a rewritten file is another unit, and one that is gone counts no more.
+So the result has the bits of reading the window directly, and the database can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import timedelta
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from drift_monitor.core.arrow import as_numpy, is_missing
+from drift_monitor.core.errors import StoreError
+from drift_monitor.core.packed import Layout, Packed, pack, packed_bytes
+from drift_monitor.sources.parquet_files import Footer, RowGroup
+
+if TYPE_CHECKING:
+    from drift_monitor.core.profile import Profile
+
+FOLDER: Final = "buckets"
+MEMORY: Final = 1 << 28
+"""Bytes of packed profiles that one unit may become; one spread over more buckets is read anew for each window."""
+LAYOUTS: Final = 3
+"""Layouts that are kept: that of now, and those before, for a reference on trial."""
+_SPARE: Final = timedelta(days=2) // timedelta(microseconds=1)
+
+
+class Unit(Protocol):
+    """A split that knows itself again."""
+
+    @property
+    def identity(self) -> bytes:
+        """The same for the same rows, another for any others."""
+
+
+class TooManyBuckets(Exception):  # noqa: N818 - it is caught by who reads, and no error
+    """A unit's rows are spread over more buckets than there is memory for."""
+
+
+class Buckets:
+    """The kept buckets of one monitor, for one layout of cells; one process uses it at a time, others wait.
+
+    Args:
+        path: of the database; it is made when it is not there.
+        layout: of the cells.
+        reading: whatever else decides what is read as what (columns, time zone, kinds), as text.
+        width: of a bucket.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+
+    def __init__(self, path: Path, layout: Layout, reading: str, width: timedelta) -> None:
+        self._layout, self._width = layout, width // timedelta(microseconds=1)
+        self._key = hashlib.sha256(f"{layout.key}\0{self._width}\0{reading}".encode()).hexdigest()
+        self.limit = max(26, MEMORY // packed_bytes(layout))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._prepare()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{path} cannot be used ({error})") from error
+
+    def _prepare(self) -> None:
+        db = self._db
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA foreign_keys = ON")
+        with _transaction(db):
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                script = resources.files("drift_monitor.service").joinpath("buckets.sql").read_text("utf-8")
+                for statement in _statements(script):
+                    db.execute(statement)
+            elif version != 1:
+                raise sqlite3.DatabaseError(f"version {version} of another drift-monitor")
+
+    def close(self) -> None:
+        """Let others use it."""
+        self._db.close()
+
+    # -- footers -----------------------------------------------------------------------------------
+
+    def footers(self) -> dict[bytes, Footer]:
+        """The Parquet footers that are known, by file."""
+        schemas = {
+            number: pa.ipc.read_schema(pa.py_buffer(content))
+            for number, content in self._db.execute("SELECT id, content FROM schemas")
+        }
+        return {
+            file: Footer(schemas[schema], tuple(RowGroup(*group) for group in json.loads(groups)))
+            for file, schema, groups in self._db.execute("SELECT file, schema, row_groups FROM footers")
+        }
+
+    def keep_footers(self, found: Mapping[bytes, Footer]) -> None:
+        """Remember these and forget all others."""
+        known = {file for (file,) in self._db.execute("SELECT file FROM footers")}
+        with _transaction(self._db) as db:
+            for file in found.keys() - known:
+                content = found[file].schema.serialize().to_pybytes()
+                db.execute("INSERT OR IGNORE INTO schemas (content) VALUES (?)", (content,))
+                (schema,) = db.execute("SELECT id FROM schemas WHERE content = ?", (content,)).fetchone()
+                groups = json.dumps([[g.rows, g.oldest, g.newest] for g in found[file].row_groups])
+                db.execute("INSERT OR REPLACE INTO footers VALUES (?, ?, ?)", (file, schema, groups))
+            db.executemany("DELETE FROM footers WHERE file = ?", [(file,) for file in known - found.keys()])
+            db.execute("DELETE FROM schemas WHERE id NOT IN (SELECT schema FROM footers)")
+
+    # -- units -------------------------------------------------------------------------------------
+
+    def unread(self, units: Sequence[Any]) -> list[Any]:
+        """Those of the units that were never folded."""
+        known = {i for (i,) in self._db.execute("SELECT identity FROM units WHERE layout = ?", (self._key,))}
+        return [unit for unit in units if unit.identity not in known]
+
+    def keep(self, unit: Unit, profiles: Mapping[int, Profile], invalid: int) -> None:
+        """Store what a unit was folded into, all of it or nothing.
+
+        Args:
+            unit: that was read.
+            profiles: by start of bucket, in microseconds since 1970.
+            invalid: rows without a usable time.
+        """
+        parts = [(start, pack(p, self._layout).to_bytes()) for start, p in profiles.items()]
+        rows = sum(p.rows for p in profiles.values())
+        span = (min(profiles), max(profiles)) if profiles else (None, None)
+        self._put(unit, span, rows, invalid, parts, scattered=False)
+
+    def give_up(self, unit: Unit) -> None:
+        """Note that a unit has to be read anew for each window."""
+        self._put(unit, (None, None), 0, 0, [], scattered=True)
+
+    def _put(
+        self,
+        unit: Unit,
+        span: tuple[int | None, int | None],
+        rows: int,
+        invalid: int,
+        parts: Iterable[tuple[int, bytes]],
+        *,
+        scattered: bool,
+    ) -> None:
+        with _transaction(self._db) as db:
+            row = (self._key, unit.identity, *span, rows, invalid, scattered)
+            new = db.execute(
+                "INSERT OR IGNORE INTO units (layout, identity, first, last, rows, invalid, scattered) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            if new.rowcount:  # else another process was quicker, and stored the same
+                rowid = new.lastrowid
+                db.executemany("INSERT INTO parts VALUES (?, ?, ?)", [(rowid, *part) for part in parts])
+
+    # -- windows -----------------------------------------------------------------------------------
+
+    def window(self, units: Sequence[Any], cuts: Sequence[int], end: int) -> tuple[dict[int, Packed], int] | None:
+        """The profiles of the stretches of a window.
+
+        Args:
+            units: that may hold rows of the window, all of them folded.
+            cuts: where the stretches begin, in microseconds since 1970, rising, whole buckets.
+            end: of the last one.
+
+        Returns:
+            Packed profiles by start of stretch, without those that have no rows, and the number of rows without a
+            usable time; None when one of the units has to be read anew.
+        """
+        mine = {unit.identity for unit in units}
+        numbers, invalid = set(), 0
+        for number, identity, first, last, lost, scattered in self._db.execute(
+            "SELECT id, identity, first, last, invalid, scattered FROM units WHERE layout = ?", (self._key,)
+        ):
+            if identity not in mine:
+                continue
+            if scattered:
+                return None
+            numbers.add(number)
+            if first is None or (first < end and last >= cuts[0]):
+                invalid += lost
+        there: dict[int, list[int]] = {}
+        for number, start in self._db.execute(
+            "SELECT unit, start FROM parts WHERE start >= ? AND start < ? ORDER BY start, unit", (cuts[0], end)
+        ):
+            if number in numbers:
+                there.setdefault(start, []).append(number)
+        tree = _Tree(self._db, self._key, self._layout, self._width, there)
+        stretches = zip(cuts, [*cuts[1:], end], strict=True)
+        with _transaction(self._db):
+            found = {start: tree.between(start, stop) for start, stop in stretches}
+        return {start: packed for start, packed in found.items() if packed is not None}, invalid
+
+    def forget(self, units: Sequence[Any], start: int, end: int) -> None:
+        """Delete what no window will ask for: what lies far back, and files of the window that are gone.
+
+        Args:
+            units: that may hold rows of the window.
+            start: of the window.
+            end: of the window.
+        """
+        mine = {unit.identity for unit in units}
+        with _transaction(self._db) as db:
+            db.execute("INSERT OR REPLACE INTO used SELECT ?, coalesce(max(at), 0) + 1 FROM used", (self._key,))
+            old = "SELECT layout FROM used ORDER BY at DESC LIMIT -1 OFFSET ?"
+            for table in ("units", "merged", "used"):
+                db.execute(f"DELETE FROM {table} WHERE layout IN ({old})", (LAYOUTS,))  # noqa: S608
+            before = start - (end - start) - _SPARE
+            db.execute("DELETE FROM units WHERE layout = ? AND last < ?", (self._key, before))
+            db.execute("DELETE FROM merged WHERE layout = ? AND start + width < ?", (self._key, before))
+            gone = [
+                (number,)
+                for number, identity in db.execute(
+                    "SELECT id, identity FROM units WHERE layout = ? AND last >= ? AND first < ?",
+                    (self._key, start, end),
+                ).fetchall()
+                if identity not in mine
+            ]
+            db.executemany("DELETE FROM units WHERE id = ?", gone)
+
+
+class _Tree:
+    """Merges over 1, 2, 4, ... buckets, kept while their parts stay the same: windows share most of them."""
+
+    def __init__(
+        self, db: sqlite3.Connection, key: str, layout: Layout, width: int, parts: Mapping[int, Sequence[int]]
+    ) -> None:
+        self._db, self._key, self._layout, self._width = db, key, layout, width
+        self._parts = parts
+        self._starts = np.array(sorted(parts), np.int64)
+
+    def between(self, start: int, end: int) -> Packed | None:
+        """The merge over a stretch of whole buckets; None without rows."""
+        whole: Packed | None = None
+        for at, width in _nodes(start // self._width, end // self._width):
+            found = self._node(at * self._width, width)
+            whole = whole if found is None else found if whole is None else whole.merge(found)
+        return whole
+
+    def _node(self, start: int, width: int) -> Packed | None:
+        low, high = np.searchsorted(self._starts, (start, start + width * self._width)).tolist()
+        held = [(s, n) for s in self._starts[low:high].tolist() for n in self._parts[s]]
+        if not held:
+            return None
+        if len(held) == 1:
+            row = self._db.execute("SELECT profile FROM parts WHERE start = ? AND unit = ?", held[0]).fetchone()
+            return Packed.from_bytes(row[0], self._layout)
+        name = hashlib.sha256(repr(held).encode()).digest()
+        row = self._db.execute(
+            "SELECT parts, profile FROM merged WHERE layout = ? AND width = ? AND start = ?",
+            (self._key, width * self._width, start),
+        ).fetchone()
+        if row is not None and row[0] == name:
+            return Packed.from_bytes(row[1], self._layout)
+        merged = self._merge(start, width, held)
+        self._db.execute(
+            "INSERT OR REPLACE INTO merged VALUES (?, ?, ?, ?, ?)",
+            (self._key, width * self._width, start, name, merged.to_bytes()),
+        )
+        return merged
+
+    def _merge(self, start: int, width: int, held: Sequence[tuple[int, int]]) -> Packed:
+        if width == 1:
+            profiles: Iterator[Packed] = (
+                Packed.from_bytes(row[0], self._layout)
+                for part in held
+                for row in self._db.execute("SELECT profile FROM parts WHERE start = ? AND unit = ?", part)
+            )
+            whole = next(profiles)
+            for profile in profiles:
+                whole = whole.merge(profile)
+            return whole
+        half = width // 2
+        a, b = self._node(start, half), self._node(start + half * self._width, half)
+        both = a if b is None else b if a is None else a.merge(b)
+        if both is None:
+            raise StoreError("a part of the kept profiles is gone")
+        return both
+
+
+def fold_unit(
+    fold: Callable[[Iterator[pa.RecordBatch]], Mapping[int, Profile]],
+    batches: Iterable[pa.RecordBatch],
+    timestamp: str,
+    width: timedelta,
+    limit: int,
+) -> tuple[Mapping[int, Profile], int]:
+    """Fold the rows that have a time, and count the others.
+
+    Raises:
+        TooManyBuckets: there are more than `limit`.
+    """
+    micros, seen, invalid = width // timedelta(microseconds=1), set[int](), 0
+
+    def timed() -> Iterator[pa.RecordBatch]:
+        nonlocal invalid
+        for batch in batches:
+            times = batch.column(timestamp)
+            if times.null_count:
+                invalid += times.null_count
+                missing = is_missing(times)
+                batch = batch.filter(times.is_valid()) if not missing.all() else batch.slice(0, 0)  # noqa: PLW2901
+            if batch.num_rows:
+                seen.update(np.unique(as_numpy(batch.column(timestamp)) // micros).tolist())
+                if len(seen) > limit:
+                    raise TooManyBuckets
+                yield batch
+
+    return fold(timed()), invalid
+
+
+def _nodes(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut a stretch into aligned nodes whose widths are powers of two.
+
+    Example:
+        >>> list(_nodes(3, 12))
+        [(3, 1), (4, 4), (8, 4)]
+    """
+    while start < end:
+        width = start & -start or 1 << (end - start).bit_length()
+        while width > end - start:
+            width //= 2
+        yield start, width
+        start += width
+
+
+class _transaction:  # noqa: N801 - reads as what it is
+    """All or nothing, one process at a time."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._db.execute("BEGIN IMMEDIATE")
+        return self._db
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, one at a time: `executescript` would commit in between."""
+    held = ""
+    for line in script.splitlines(keepends=True):
+        held += line
+        if sqlite3.complete_statement(held):
+            yield held
+            held = ""
+
+
+def discard(state: Path, monitor: str) -> None:
+    """Delete a database that cannot be used; the next window makes another."""
+    for path in (state / FOLDER).glob(f"{glob.escape(monitor)}.db*"):
+        path.unlink(missing_ok=True)
+
+
+def open_buckets(state: Path, monitor: str, layout: Layout, reading: str, width: timedelta) -> closing[Buckets]:
+    """The kept buckets of a monitor, to be used in a `with` statement.
+
+    Raises:
+        StoreError: they cannot be used.
+    """
+    return closing(Buckets(state / FOLDER / f"{monitor}.db", layout, reading, width))

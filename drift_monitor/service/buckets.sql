@@ -1,0 +1,41 @@
+-- What was read of one monitor's source, by bucket of event time. It can be deleted at any time: it is read again.
+CREATE TABLE used (
+  layout TEXT PRIMARY KEY,
+  at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE units (
+  id INTEGER PRIMARY KEY,
+  layout TEXT NOT NULL,
+  identity BLOB NOT NULL,
+  first INTEGER,      -- bucket, microseconds since 1970; null without rows that have a time
+  last INTEGER,
+  rows INTEGER NOT NULL,
+  invalid INTEGER NOT NULL,
+  scattered INTEGER NOT NULL,   -- over too many buckets: read anew for each window
+  UNIQUE (layout, identity)
+) STRICT;
+CREATE TABLE parts (
+  unit INTEGER NOT NULL REFERENCES units ON DELETE CASCADE,
+  start INTEGER NOT NULL,
+  profile BLOB NOT NULL,
+  PRIMARY KEY (unit, start)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX parts_by_start ON parts (start);
+CREATE TABLE merged (
+  layout TEXT NOT NULL,
+  width INTEGER NOT NULL,
+  start INTEGER NOT NULL,
+  parts BLOB NOT NULL,   -- hash of the parts that are in it
+  profile BLOB NOT NULL,
+  PRIMARY KEY (layout, width, start)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE schemas (
+  id INTEGER PRIMARY KEY,
+  content BLOB NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE footers (
+  file BLOB PRIMARY KEY,
+  schema INTEGER NOT NULL REFERENCES schemas,
+  row_groups TEXT NOT NULL   -- JSON: [rows, oldest, newest] of each
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 1;

@@ -1,0 +1,98 @@
+"""Packed profiles merge to the bits of the profiles themselves, and survive the way through bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drift_monitor.core.errors import StoreError
+from drift_monitor.core.fold import profile_buckets
+from drift_monitor.core.packed import Layout, Packed, pack, unpack
+from drift_monitor.core.products import PairSpec
+from drift_monitor.core.profile import CategoricalSpec, NumericSpec, Profile
+
+REFERENCE = np.random.default_rng(1).normal(size=500)
+LAYOUT = Layout(
+    (
+        NumericSpec.fit("x", REFERENCE, edges=20),
+        NumericSpec.fit("y\n", np.round(REFERENCE * 3)),
+        CategoricalSpec.fit("c", {"a": 5, "b": 3, "\u202e": 1}),
+    ),
+    PairSpec(("x", "y\n"), np.zeros(2), np.ones(2)),
+)
+NUMBERS = st.one_of(
+    st.none(),
+    st.floats(width=64, allow_subnormal=False),
+    st.sampled_from([0.0, -0.0, 1e300, -1e308, float("nan"), float("inf")]),
+    st.floats(-4, 4),
+)
+ROWS = st.lists(
+    st.tuples(NUMBERS, st.floats(-9, 9), st.sampled_from(["a", "b", None, "z", "é", "q" * 500])), max_size=12
+)
+
+
+def fold(rows: list[tuple[Any, Any, Any]], *, without: str | None = None, ids: bool = True) -> Profile:
+    x, y, c = zip(*rows, strict=True) if rows else ((), (), ())
+    columns = {"x": pa.array(x, pa.float64()), "y\n": pa.array(y, pa.float64()), "c": pa.array(c, pa.string())}
+    columns["id"] = pa.array(range(len(rows)), pa.int64())
+    columns["t"] = pa.array(range(len(rows)), pa.timestamp("us", "UTC"))
+    if without is not None:
+        del columns[without]
+    found = profile_buckets(
+        LAYOUT.specs,
+        pa.table(columns).to_batches(),
+        timestamp="t",
+        id_column="id" if ids else None,
+        pairs=None if without in {"x", "y\n"} else LAYOUT.pairs,
+    )
+    return found.get(0, Profile(0, {}))
+
+
+def plain(value: Any) -> Any:
+    """Something that can be compared: arrays as bytes, dataclasses as what is in them."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    return np.float64(value).tobytes() if isinstance(value, float) else value
+
+
+@given(st.lists(ROWS.filter(bool), min_size=1, max_size=4), st.sampled_from([None, "x", "c"]), st.booleans())
+def test_packed_profiles_merge_as_profiles_do(parts: list[Any], lacking: str | None, ids: bool) -> None:
+    profiles = [fold(rows, without=lacking if i == 1 else None, ids=ids) for i, rows in enumerate(parts)]
+    merged = reduce(Profile.merge, profiles)
+    through = [Packed.from_bytes(pack(p, LAYOUT).to_bytes(), LAYOUT) for p in profiles]
+    assert plain(unpack(reduce(Packed.merge, through), LAYOUT)) == plain(merged)
+    assert plain(unpack(reduce(Packed.merge, through[::-1]), LAYOUT)) == plain(merged)
+    again = reduce(Packed.merge, through)
+    assert again.to_bytes() == Packed.from_bytes(again.to_bytes(), LAYOUT).to_bytes()
+
+
+def test_a_layout_has_another_key_when_the_numbers_mean_something_else() -> None:
+    other = NumericSpec.fit("x", REFERENCE + 1e-9, edges=20)
+    keys = {
+        LAYOUT.key,
+        Layout(LAYOUT.specs).key,
+        Layout(LAYOUT.specs[::-1], LAYOUT.pairs).key,
+        Layout((other, *LAYOUT.specs[1:]), LAYOUT.pairs).key,
+    }
+    assert len(keys) == 4
+    assert Layout(LAYOUT.specs, LAYOUT.pairs).key == LAYOUT.key
+
+
+@given(st.data())
+def test_damaged_bytes_are_refused(data: st.DataObject) -> None:
+    blob = pack(fold([(1.0, 2.0, "a"), (None, 3.0, "new")]), LAYOUT).to_bytes()
+    at = data.draw(st.integers(0, len(blob) - 1))
+    for broken in (blob[:at], b"", b"x" + blob[1:]):
+        with pytest.raises(StoreError):
+            Packed.from_bytes(broken, LAYOUT)

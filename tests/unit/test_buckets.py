@@ -1,0 +1,283 @@
+"""Each row is read once, and the result has the bits of reading the window directly."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from drift_monitor.config.models import Monitor
+from drift_monitor.core.types import CheckResult, Outcome, Window
+from drift_monitor.service import buckets
+from drift_monitor.service.evaluate import CheckRequest, evaluate
+
+START = datetime(2024, 3, 1, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LIVE = START + 14 * DAY
+PER_HOUR = 40
+
+
+def rows(start: datetime, hours: int, seed: int, *, shuffled: bool = False, broken: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    n = hours * PER_HOUR
+    times: list[datetime | None] = [start + HOUR * (i / PER_HOUR) for i in range(n)]
+    times[:broken] = [None] * broken
+    table = pa.table(
+        {
+            "time": pa.array(times, pa.timestamp("us", "UTC")),
+            "id": [f"{seed}-{i % (n - 3)}" for i in range(n)],
+            "speed": pa.array(rng.normal(100, 10, n), mask=rng.random(n) < 0.05),
+            "load": rng.gamma(2, 1, n).astype(np.float32),
+            "carrier": rng.choice(["UA", "AA", "DL", f"new{seed}"], n, p=[0.5, 0.3, 0.19, 0.01]),
+            "late": rng.random(n) < 0.3,
+        }
+    )
+    return table.take(rng.permutation(n)) if shuffled else table
+
+
+def monitor(data: Path, promise: float | None = None, **window: Any) -> Monitor:
+    return Monitor.model_validate_json(
+        json.dumps(
+            {
+                "reference": str(data / "training.parquet"),
+                "source": {"path": str(data / "live" / "*"), "timestamp": "time"},
+                "schedule": {"every": "1h"},
+                "window": {"length": "1d"} | window,
+                "columns": {"id": "id"},
+                "alarm": {"false_alerts_per_month": promise},
+                "quality": {"false_alerts_per_month": promise},
+            }
+        )
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two weeks of training data, and two live days in a file each."""
+    pq.write_table(rows(START, 14 * 24, seed=1), tmp_path / "training.parquet")
+    (tmp_path / "live").mkdir()
+    for day in range(2):
+        pq.write_table(rows(LIVE + day * DAY, 24, seed=2 + day), tmp_path / "live" / f"{day}.parquet")
+    return tmp_path
+
+
+def check(data: Path, end: datetime, **window: Any) -> CheckResult:
+    length = window.pop("span", DAY)
+    request = CheckRequest(
+        name="m", monitor=monitor(data, **window), state=data / "state", window=Window(start=end - length, end=end)
+    )
+    return evaluate(request).model_copy(update={"seconds": {}})
+
+
+def both(data: Path, end: datetime, **window: Any) -> CheckResult:
+    """The result of kept buckets, after it was compared with that of a direct read."""
+    kept, direct = check(data, end, **window), check(data, end, incremental=False, **window)
+    assert kept == direct
+    return kept
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Rows that were folded into buckets, by file."""
+    counts: Counter[str] = Counter()
+    plain = buckets.fold_unit
+
+    def counting(fold: Any, batches: Any, *rest: Any) -> Any:
+        def counted() -> Any:
+            for batch in batches:
+                counts["rows"] += batch.num_rows
+                yield batch
+
+        return plain(fold, counted(), *rest)
+
+    monkeypatch.setattr(buckets, "fold_unit", counting)
+    return counts
+
+
+@pytest.mark.parametrize("promise", [None, 1.0])
+def test_a_row_is_read_once_however_many_windows_hold_it(
+    data: Path, read: Counter[str], promise: float | None
+) -> None:
+    for hour in range(0, 25, 4 if promise else 1):
+        result = both(data, LIVE + DAY + hour * HOUR, promise=promise)
+        assert result.rows == 24 * PER_HOUR
+    assert read["rows"] == 2 * 24 * PER_HOUR
+
+
+def test_late_rows_go_to_their_own_hours(data: Path, read: Counter[str]) -> None:
+    end = LIVE + DAY
+    assert both(data, end).rows == 24 * PER_HOUR
+    late = rows(LIVE + 3 * HOUR, 2, seed=9, shuffled=True, broken=2)
+    pq.write_table(late, data / "live" / "late.parquet")
+    result = both(data, end)
+    assert (result.rows, result.invalid_rows) == (26 * PER_HOUR - 2, 2)
+    assert read["rows"] == 26 * PER_HOUR
+    assert both(data, end - 12 * HOUR, length="12h", span=12 * HOUR).rows == 14 * PER_HOUR - 2
+
+
+def test_a_rewritten_file_is_read_again_and_one_that_is_gone_counts_no_more(data: Path) -> None:
+    end = LIVE + DAY
+    before = both(data, end)
+    pq.write_table(rows(LIVE, 24, seed=77), data / "live" / "0.parquet")
+    after = both(data, end)
+    assert after.rows == before.rows
+    assert after != before
+    (data / "live" / "0.parquet").unlink()
+    assert both(data, end).verdict is Outcome.NO_DATA
+    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+        assert db.execute("SELECT count(*) FROM parts WHERE start < ?", (LIVE.timestamp() * 1e6,)).fetchone() == (
+            0,
+        )
+
+
+def test_text_that_has_grown_and_text_beside_parquet(data: Path, read: Counter[str]) -> None:
+    (data / "live" / "0.parquet").unlink()
+    pacsv.write_csv(rows(LIVE, 10, seed=2), data / "live" / "0.csv")
+    assert both(data, LIVE + DAY).rows == 10 * PER_HOUR
+    with (data / "live" / "0.csv").open("ab") as file:
+        pacsv.write_csv(rows(LIVE + 10 * HOUR, 14, seed=3), file, pacsv.WriteOptions(include_header=False))
+    assert both(data, LIVE + DAY).rows == 24 * PER_HOUR
+    assert read["rows"] == 10 * PER_HOUR + 24 * PER_HOUR  # text is read anew when it grows
+
+
+def test_small_row_groups_are_cut_the_same_for_every_window(
+    data: Path, read: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drift_monitor.sources.files.UNIT_ROWS", 100)
+    for path in (data / "live").iterdir():
+        path.unlink()
+    pq.write_table(rows(LIVE, 48, seed=4), data / "live" / "all.parquet", row_group_size=30)
+    for hours in (24, 25, 31, 48):
+        assert both(data, LIVE + hours * HOUR).rows == 24 * PER_HOUR
+    assert read["rows"] == 48 * PER_HOUR
+    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+        assert db.execute("SELECT count(*) FROM units").fetchone()[0] > 15
+
+
+def test_rows_all_over_the_place_are_read_directly(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "MEMORY", 0)
+    pq.write_table(rows(LIVE - 30 * DAY, 45 * 24, seed=5, shuffled=True), data / "live" / "0.parquet")
+    assert both(data, LIVE + DAY).rows == 24 * PER_HOUR
+    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+        assert db.execute("SELECT sum(scattered) FROM units").fetchone() == (1,)
+
+
+def test_windows_off_the_buckets_are_read_directly(data: Path, read: Counter[str]) -> None:
+    end = LIVE + DAY + timedelta(minutes=30)
+    assert both(data, end).rows == 24 * PER_HOUR
+    assert not read
+    assert both(data, end, bucket="30m").rows == 24 * PER_HOUR
+    assert read
+
+
+def test_a_new_reference_reads_the_window_anew_and_the_old_ones_are_forgotten(data: Path) -> None:
+    end = LIVE + DAY
+    for seed in range(6):
+        pq.write_table(rows(START, 14 * 24, seed=20 + seed), data / "training.parquet")
+        assert both(data, end).rows == 24 * PER_HOUR
+    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+        assert db.execute("SELECT count(DISTINCT layout) FROM units").fetchone() == (buckets.LAYOUTS,)
+
+
+def test_what_lies_far_back_is_forgotten(data: Path) -> None:
+    check(data, LIVE + DAY)
+    pq.write_table(rows(LIVE + 9 * DAY, 24, seed=8), data / "live" / "9.parquet")
+    check(data, LIVE + 10 * DAY)
+    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+        (first,) = db.execute("SELECT min(start) FROM parts").fetchone()
+    assert first == (LIVE + 9 * DAY).timestamp() * 1e6
+    assert both(data, LIVE + DAY).rows == 24 * PER_HOUR  # asked for again, it is read again
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 100, b""])
+def test_a_damaged_database_costs_a_direct_read_and_says_so(
+    data: Path, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    path = data / "state" / buckets.FOLDER / "m.db"
+    check(data, LIVE + DAY)
+    path.write_bytes(damage)
+    assert both(data, LIVE + DAY).rows == 24 * PER_HOUR
+    assert ("every row of the window is read, and" in caplog.text) == bool(damage)
+
+
+def test_a_damaged_profile_costs_a_direct_read(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check(data, LIVE + DAY)
+    path = data / "state" / buckets.FOLDER / "m.db"
+    for value in (b"", b"drift-monitor bucket\n" + bytes(40)):
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE parts SET profile = ?", (value,))
+            db.execute("DELETE FROM merged")
+        assert both(data, LIVE + DAY).rows == 24 * PER_HOUR
+        assert "a kept profile is damaged" in caplog.text
+        caplog.clear()
+        assert both(data, LIVE + DAY).rows == 24 * PER_HOUR
+        assert not caplog.text
+
+
+def test_footers_are_remembered(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both(data, LIVE + DAY)
+
+    def refuse(path: str, *_: object) -> None:
+        raise AssertionError(path)
+
+    monkeypatch.setattr("drift_monitor.sources.parquet_files.read_footer", refuse)
+    assert check(data, LIVE + DAY).rows == 24 * PER_HOUR
+    pq.write_table(rows(LIVE, 1, seed=5), data / "live" / "new.parquet")
+    assert check(data, LIVE + DAY).reason == f"the check failed with AssertionError: {data}/live/new.parquet"
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_buckets as t
+print("ready", flush=True)
+for hour in range(25):
+    t.check(Path(sys.argv[2]), t.LIVE + t.DAY + hour * t.HOUR)
+"""
+KILLS = int(os.environ.get("DRIFT_MONITOR_KILLS", "6"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 10 * KILLS)
+def test_kill_9_in_mid_read_loses_and_doubles_no_row(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(data, LIVE + DAY, incremental=False)  # builds the reference
+    for path in (data / "live").iterdir():
+        path.unlink()
+    for hour in range(48):
+        pq.write_table(rows(LIVE + hour * HOUR, 1, seed=hour), data / "live" / f"{hour:02d}.parquet")
+    rng = random.Random(KILLS)
+    folder = data / "state" / buckets.FOLDER
+    cut_short = 0
+    for kill in range(KILLS):
+        if kill % 3 == 0:
+            for path in folder.glob("m.db*"):
+                path.unlink()
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(data)], stdout=subprocess.PIPE
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(rng.uniform(0.05, 0.8))
+        cut_short += child.poll() is None
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        hour = rng.randrange(25)
+        assert both(data, LIVE + DAY + hour * HOUR).rows == 24 * PER_HOUR, f"kill {kill}"
+    assert cut_short > KILLS / 2
