@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from apscheduler.triggers.cron import CronTrigger
-from pydantic import BeforeValidator, Field, HttpUrl, model_validator
+from pydantic import Discriminator, Field, HttpUrl, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from drift_monitor.config.intake import KafkaSource, PushSource, SpooledSource
@@ -32,6 +32,7 @@ from drift_monitor.core.types import Kind
 
 _WEEKDAY = r"(mon|tue|wed|thu|fri|sat|sun)"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+ENDPOINT_PATTERN = r"^https?://[^/?#@\s]+$"
 LISTEN_PATTERN = r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"
 
 
@@ -160,23 +161,46 @@ class FilesSource(Model):
     """
 
     type: Literal["files"] = "files"
-    path: Annotated[str, Field(min_length=1, description="a file, folder or glob; * ? [] and ** work")]
+    path: Annotated[
+        str, Field(min_length=1, description="a file, folder or glob; * ? [] and ** work; also `s3://bucket/...`")
+    ]
     format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
     timestamp: Annotated[
         str | None, Field(description="event-time column; without one the whole source is a window")
     ] = None
     timezone: Annotated[TimeZone, Field(description="of timestamps that carry none")] = "UTC"
     hive: Annotated[bool, Field(description="read key=value folder names as columns")] = False
+    endpoint: Annotated[
+        str | None,
+        Field(pattern=ENDPOINT_PATTERN, description="URL of an object store that speaks S3 but is not AWS"),
+    ] = None
+    region: Annotated[str | None, Field(min_length=1, description="of the bucket; looked up if absent")] = None
+
+    @model_validator(mode="after")
+    def _known_store(self) -> Self:
+        scheme, found, _ = self.path.partition("://")
+        if found and scheme != "s3":
+            raise ValueError(
+                f"files at {scheme}:// cannot be read: `path` names files on this machine, or s3://bucket/..."
+            )
+        if not found and (self.endpoint is not None or self.region is not None):
+            raise ValueError("`endpoint` and `region` are for a `path` that begins with s3://")
+        return self
 
 
-def _files_by_default(source: object) -> object:
-    return {"type": "files", **source} if isinstance(source, dict) else source
+def _type_of(source: object) -> object:
+    """The tag of a source: `files` where it names no type, or is no section at all, which that model says."""
+    return source.get("type", "files") if isinstance(source, dict) else getattr(source, "type", "files")
 
 
 Source = Annotated[
-    FilesSource | SqlSource | DeltaSource | IcebergSource | PushSource | KafkaSource,
-    Field(discriminator="type"),
-    BeforeValidator(_files_by_default),
+    Annotated[FilesSource, Tag("files")]
+    | Annotated[SqlSource, Tag("sql")]
+    | Annotated[DeltaSource, Tag("delta")]
+    | Annotated[IcebergSource, Tag("iceberg")]
+    | Annotated[PushSource, Tag("push")]
+    | Annotated[KafkaSource, Tag("kafka")],
+    Discriminator(_type_of),  # a validator before the union would make strict models refuse what JSON has
 ]
 
 

@@ -20,8 +20,10 @@ from drift_monitor.core.types import CheckResult
 from drift_monitor.receivers import is_repeatable, send
 from drift_monitor.service import systemd
 from drift_monitor.service.clock import Clock
+from drift_monitor.service.evaluate import CheckRequest
 from drift_monitor.service.feature_series import FeatureSeries
 from drift_monitor.service.guard import TokenFile
+from drift_monitor.service.intake import Intake
 from drift_monitor.service.logs import fields
 from drift_monitor.service.messages import Links
 from drift_monitor.service.metrics import Exposition
@@ -147,6 +149,7 @@ class App:
                 self.config = config
                 self._outbox.reconfigure(config.receivers)
                 self._pool.reconfigure(config.workers)
+                self.intake.reconfigure(config)
                 self._scheduler.replace(config.monitors)
                 self._health.problems, self._health.reloaded = [], datetime.now(UTC)
                 log.info("configuration loaded", extra=fields(path=self._path, monitors=len(config.monitors)))
@@ -234,6 +237,7 @@ class App:
         self.store.announce(self.address)
         self._runs.finish_poisonous(self.store.recover(MAX_ATTEMPTS))
         self._draw()
+        self.intake.start(config)
         self._server.start()
         self._outbox.start()
         self._parts.reporter.start()
@@ -257,7 +261,8 @@ class App:
             Hooks(self._finished, self._report, self._stored, self._failed),
         )
         runs = self._runs
-        self._pool = WorkerPool(config.workers, runs.take, runs.done, runs.give_back, command=self._worker)
+        self.intake = Intake(self.store.count)
+        self._pool = WorkerPool(config.workers, self._take, runs.done, runs.give_back, command=self._worker)
         self._scheduler = Scheduler(self.store, self._clock, entered=self._pool.kick, failed=self._failed)
         reporter = Reporter(self.reports, self._make_report)
         self._retrainer = Retrainer(
@@ -267,7 +272,7 @@ class App:
             self._outbox.kick,
             self._work,
         )
-        self._parts = Parts(self.store, self._clock, self._scheduler, self._pool, reporter)
+        self._parts = Parts(self.store, self._clock, self._scheduler, self._pool, reporter, self.intake)
         try:
             self._server = Server(*config.server.address, Application(self))
         except OSError as error:
@@ -302,11 +307,13 @@ class App:
     def _stop(self) -> None:
         self._health.state = "stopping"
         grace = self.config.workers.grace
-        systemd.stopping(grace + 2 * LAST_WORDS)
+        systemd.stopping(grace + 3 * LAST_WORDS)
         log.info("stopping", extra=fields(running=len(self._pool.running), grace=grace))
         self._scheduler.stop()
+        self.intake.refuse_more()
         self._runs.give_up_waiting()
-        for part, seconds in ((self._pool.stop, grace), (self._outbox.stop, LAST_WORDS)):
+        parts = ((self._pool.stop, grace), (self.intake.stop, LAST_WORDS), (self._outbox.stop, LAST_WORDS))
+        for part, seconds in parts:
             thread = threading.Thread(target=part, args=(seconds,), daemon=True)
             thread.start()
             while thread.is_alive():
@@ -321,6 +328,13 @@ class App:
         log.info("stopped")
 
     # -- in between --------------------------------------------------------------------------------
+
+    def _take(self) -> tuple[Run, CheckRequest] | None:
+        """The next run, whose rows are all where a check finds them."""
+        found = self._runs.take()
+        if found is not None:
+            self.intake.flush(found[0].monitor, found[1].monitor)
+        return found
 
     def _links(self, monitor: str, run: int | None) -> Links:
         base = self._base
@@ -398,6 +412,8 @@ class App:
             health.replay_finished,
             self._scheduler.running,
             tuple(run.id for run in self._pool.running),
+            self.intake.waiting,
+            self.intake.figures,
         )
         if key == self._drawn:
             return

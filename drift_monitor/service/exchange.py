@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from typing import IO
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Request:
         path: decoded.
         headers: by lower-case name.
         body: of a POST; the server bounds it.
+        stream, size: of a body that may be large, which is not read yet.
     """
 
     method: str
@@ -24,6 +26,8 @@ class Request:
     query: str
     headers: Mapping[str, str]
     body: bytes = b""
+    stream: IO[bytes] | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from drift_monitor.core.retraining import State
 from drift_monitor.core.types import FailureReason
+from drift_monitor.intake.refused import REASONS
 from drift_monitor.service.exposition import PREFIX, Compressed, Drawn, Exemplars, Spec, render
 
 __all__ = ["FEATURE_METRICS", "KNOWN_LABELS", "METRICS", "PREFIX", "Exposition", "content_type"]
@@ -61,6 +62,21 @@ METRICS: tuple[Spec, ...] = (
     Spec("window_end_timestamp_seconds", "gauge", "End of the last window read.", _M),
     Spec("newest_event_timestamp_seconds", "gauge", "Newest event time of the last window read.", _M),
     Spec("rows_processed_total", "counter", "Rows evaluated.", _M),
+    Spec("intake_rows_total", "counter", "Rows taken by push or from Kafka.", _M),
+    Spec(
+        "intake_refused_total",
+        "counter",
+        "Requests, Kafka messages, or events without their other half, that were not taken.",
+        ("monitor", "reason"),
+    ),
+    Spec("intake_last_rows_timestamp_seconds", "gauge", "When rows were last taken.", _M),
+    Spec("intake_requests_waiting", "gauge", "Requests whose rows are being made durable."),
+    Spec("intake_events_waiting", "gauge", "KServe events that wait for their other half.", _M),
+    Spec(
+        "kafka_lag_messages", "gauge", "Messages of a partition that are not read yet.", ("monitor", "partition")
+    ),
+    Spec("spool_files", "gauge", "Files in which rows that were taken are kept.", _M),
+    Spec("spool_bytes", "gauge", "Bytes of these files.", _M),
     Spec("reference_info", "gauge", "Always 1; the reference compared with.", ("monitor", "version", "sha256")),
     Spec("reference_rows", "gauge", "Rows of the training data behind the reference.", _M),
     Spec("reference_created_timestamp_seconds", "gauge", "When the reference was built.", _M),
@@ -123,6 +139,7 @@ _DELIVERY_FAILURES = (
 )
 KNOWN_LABELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # counters that start at 0 for each of these
     "run_failures_total": {"reason": tuple(FailureReason)},
+    "intake_refused_total": {"reason": REASONS},
     "runs_skipped_total": {"reason": ("insufficient_data",)},
     "retrainings_total": {"state": tuple(State)},
     "alerts_total": {"severity": ("warning", "critical")},

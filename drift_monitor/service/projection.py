@@ -12,12 +12,14 @@ from itertools import islice, pairwise, product
 from typing import TypeVar
 
 from drift_monitor import __version__
+from drift_monitor.config.intake import SpooledSource
 from drift_monitor.config.models import Config, Monitor, Schedule
 from drift_monitor.core.retraining import RAILS, State
 from drift_monitor.core.types import CheckResult, Outcome
 from drift_monitor.service.counters import Series
 from drift_monitor.service.exposition import Drawn, Exemplars, Labels, Sample, Spec
 from drift_monitor.service.feature_series import FeatureSeries, clean
+from drift_monitor.service.intake import Figures
 from drift_monitor.service.messages import model_now
 from drift_monitor.service.metrics import KNOWN_LABELS, METRICS
 from drift_monitor.service.revision import revision
@@ -33,7 +35,8 @@ class View:
 
     Attributes:
         reloaded: when the configuration was last taken on.
-        next_runs, due, running: by monitor.
+        next_runs, due, running, intake: by monitor.
+        intake_waiting: requests that wait to be durable.
         loaded: (monitor, sha256 of a reference) -> when this process first used it.
     """
 
@@ -46,6 +49,8 @@ class View:
     due: Mapping[str, int] = field(default_factory=dict)
     running: Mapping[str, int] = field(default_factory=dict)
     loaded: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
+    intake: Mapping[str, Figures] = field(default_factory=dict)
+    intake_waiting: int = 0
 
     @cached_property
     def monitors(self) -> Mapping[str, Monitor]:
@@ -86,7 +91,7 @@ def project(view: View, features: FeatureSeries) -> Drawn:
         features: keeps those of features from one call to the next.
     """
     series: dict[str, list[Sample]] = defaultdict(list)
-    for name, labels, value in (*_daemon(view), *_monitors(view), *_outbox(view)):
+    for name, labels, value in (*_daemon(view), *_monitors(view), *_intake(view), *_outbox(view)):
         series[name].append((labels, value))
     judged = {
         name: found for name in view.monitors if (found := view.snapshot.latest_judged.get(name)) is not None
@@ -151,6 +156,24 @@ def _monitors(view: View) -> Iterator[_Value]:
             yield "episode_open", (name, lane), is_open
         if monitor.retrain is not None:
             yield from _retraining(view, name)
+
+
+def _intake(view: View) -> Iterator[_Value]:
+    yield "intake_requests_waiting", (), view.intake_waiting
+    for name in view.monitors:
+        if (figures := view.intake.get(name)) is None:
+            continue
+        told = {
+            "intake_events_waiting": figures.waiting,
+            "intake_last_rows_timestamp_seconds": figures.newest,
+            "spool_files": figures.files,
+            "spool_bytes": figures.bytes,
+        }
+        for metric, value in told.items():
+            if value is not None:
+                yield metric, (name,), value
+        for partition, messages in figures.lag.items():
+            yield "kafka_lag_messages", (name, partition), messages
 
 
 def _retraining(view: View, name: str) -> Iterator[_Value]:
@@ -241,7 +264,12 @@ def _stored(
 
 
 def _counters(spec: Spec, view: View, receivers: Sequence[str]) -> list[Sample]:
-    known: dict[str, Sequence[str]] = {"monitor": list(view.monitors), "receiver": receivers}
+    monitors = [
+        name
+        for name, monitor in view.monitors.items()
+        if not spec.name.startswith("intake_") or isinstance(monitor.source, SpooledSource)
+    ]
+    known: dict[str, Sequence[str]] = {"monitor": monitors, "receiver": receivers}
     known.update(KNOWN_LABELS.get(spec.name, {}))
     values = dict.fromkeys(product(*(known[label] for label in spec.labels)), 0.0)
     for labels, value in _stored(spec, view, receivers, view.snapshot.counters):

@@ -8,20 +8,28 @@ import re
 import socket
 import threading
 from collections.abc import Iterable
+from copy import copy
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
 
+from drift_monitor.config.intake import LARGEST_BODY
 from drift_monitor.core.errors import StoreError
 from drift_monitor.service.exchange import Request, Response, as_json, html, say
 from drift_monitor.service.guard import OPEN, Guard
+from drift_monitor.service.intake import MOST_REQUESTS, Intake
 from drift_monitor.service.logs import fields
 from drift_monitor.service.metrics_api import MetricsApi, Source
 from drift_monitor.service.pages import Pages
+from drift_monitor.service.records_api import PATH, take_records, takes_records
 from drift_monitor.service.retraining_api import Actor, Handler, RetrainingApi
 from drift_monitor.service.stored import find_run, stored_run
 
@@ -37,10 +45,13 @@ _REPORT_POLICY = (
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; worker-src blob:; frame-ancestors 'none'"
 )
 _MOST_ROWS = 1000
+_LARGEST_BODY = 65_536
 
 
 class Daemon(Actor, Source, Protocol):
     """What the server shows and asks for."""
+
+    intake: Intake
 
     @property
     def reports(self) -> Path:
@@ -86,6 +97,7 @@ class Application:
             (r"/api/v1/status", {"GET": self._status}),
             (r"/api/v1/runs/(\d{1,18})", {"GET": self._run}),
             (r"/api/v1/monitors/([^/]+)/runs/([^/]+)", {"GET": self._run_at}),
+            (PATH.pattern, {"POST": self._records}),
             *self._retrainings.routes,
             (r"/api/v1/outbox", {"GET": self._outbox}),
             (r"/api/v1/outbox/(\d{1,18})/(retry|drop)", {"POST": self._act}),
@@ -98,9 +110,13 @@ class Application:
             method=environ["REQUEST_METHOD"],
             path=environ.get("PATH_INFO", "/").encode("latin-1").decode("utf-8", "replace"),
             query=environ.get("QUERY_STRING", ""),
-            headers={k[5:].replace("_", "-").lower(): v for k, v in environ.items() if k.startswith("HTTP_")},
-            body=environ["wsgi.input"].read() if environ["REQUEST_METHOD"] == "POST" else b"",
+            headers={k[5:].replace("_", "-").lower(): v for k, v in environ.items() if k.startswith("HTTP_")}
+            | {"content-type": environ.get("CONTENT_TYPE", "")},
+            stream=environ["wsgi.input"],
+            size=int(environ.get("CONTENT_LENGTH") or 0),
         )
+        if request.method == "POST" and not takes_records(request):
+            request = replace(request, body=environ["wsgi.input"].read())
         try:
             response = self._answer(request)
         except StoreError as error:
@@ -145,6 +161,13 @@ class Application:
                 allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
                 return say(f"{request.path} takes {allowed} only", HTTPStatus.METHOD_NOT_ALLOWED, Allow=allowed)
         return say("there is nothing here", HTTPStatus.NOT_FOUND)
+
+    def wants_body(self, request: Request) -> bool:
+        """Whether the rows that a request is about to send may be taken from whoever sends them."""
+        return self._guard.refusal(request, self._daemon.config.server) is None
+
+    def _records(self, request: Request, name: str) -> Response:
+        return take_records(self._daemon.intake, request, name)
 
     def _healthy(self, _request: Request) -> Response:
         return say("drift-monitor is healthy")
@@ -255,15 +278,17 @@ class Server:
             application,
             map=self._map,
             sockets=[listener],
-            threads=4,
+            threads=4 + MOST_REQUESTS,  # so that the pages are served while rows wait
+            recv_bytes=65_536,
             ident="drift-monitor",
             connection_limit=100,
             channel_timeout=30,
             cleanup_interval=10,
             max_request_header_size=16_384,
-            max_request_body_size=65_536,
+            max_request_body_size=_LARGEST_BODY,
             clear_untrusted_proxy_headers=True,
         )
+        self._server.channel_class = _channel(application)  # type: ignore[union-attr]  # one socket, one server
         self._thread = threading.Thread(target=self._loop, name="http", daemon=True)
 
     def start(self) -> None:
@@ -282,6 +307,46 @@ class Server:
     def _loop(self) -> None:
         while not self._stopping.is_set():
             wasyncore.loop(timeout=5, map=self._map, count=1)
+
+
+class _Nowhere:
+    """A buffer for a body that nobody is going to read, so that the client gets to read the answer."""
+
+    def __init__(self) -> None:
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def append(self, data: bytes) -> None:
+        self._size += len(data)
+
+    def getfile(self) -> IO[bytes]:
+        return BytesIO()
+
+    def close(self) -> None:
+        pass
+
+
+def _channel(application: Application) -> type[HTTPChannel]:
+    """Connections on which those who may send rows can send a large body."""
+
+    class Parser(HTTPRequestParser):
+        def parse_header(self, header_plus: bytes) -> None:
+            super().parse_header(header_plus)
+            path = str(self.path).encode("latin-1").decode("utf-8", "replace")  # type: ignore[attr-defined]
+            headers = {key.replace("_", "-").lower(): value for key, value in self.headers.items()}
+            request = Request(str(self.command), path, "", headers)
+            if takes_records(request):
+                self.adj = copy(self.adj)
+                self.adj.max_request_body_size = LARGEST_BODY + 1  # a body of that size is refused
+                if self.body_rcv is not None and not application.wants_body(request):
+                    self.body_rcv.buf = _Nowhere()  # type: ignore[assignment]
+
+    class Channel(HTTPChannel):
+        parser_class = Parser
+
+    return Channel
 
 
 def _listen(host: str, port: int) -> socket.socket:

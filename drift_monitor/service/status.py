@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from drift_monitor import __version__
 from drift_monitor.config.models import Config
 from drift_monitor.service.clock import Clock
+from drift_monitor.service.intake import Intake
 from drift_monitor.service.pool import WorkerPool
 from drift_monitor.service.projection import View
 from drift_monitor.service.reporter import Reporter
@@ -54,6 +55,7 @@ class Parts:
     scheduler: Scheduler
     pool: WorkerPool
     reporter: Reporter
+    intake: Intake
 
 
 def status(config: Config, health: Health, parts: Parts) -> dict[str, object]:
@@ -78,6 +80,12 @@ def status(config: Config, health: Health, parts: Parts) -> dict[str, object]:
         "monitors": _monitors(config, parts, {name: r.verdict.value for name, r in snapshot.latest.items()}),
         "outbox": outbox,
         "workers": parts.pool.children,
+        "intake": {
+            "children": parts.intake.children,
+            "waiting": parts.intake.waiting,
+            "problems": dict(parts.intake.problems),
+            "monitors": {name: asdict(figures) for name, figures in parts.intake.figures.items()},
+        },
         "reports": {"waiting": parts.reporter.waiting, "failed": parts.reporter.failed},
     }
 
@@ -127,4 +135,6 @@ def view(config: Config, health: Health, parts: Parts) -> View:
         due={name: count for name, (_, count) in waiting.items()},
         running={run.monitor: 1 for run in parts.pool.running},
         loaded=health.loaded,
+        intake=parts.intake.figures,
+        intake_waiting=parts.intake.waiting,
     )

@@ -35,6 +35,7 @@ class Piece:
         first, last: numbers of the journals whose rows it holds.
         hour: in which the newest of its rows arrived.
         size: bytes.
+        changed: modification time in seconds since 1970.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Piece:
     last: int
     hour: datetime
     size: int
+    changed: float = 0.0
 
     def holds(self, other: Piece) -> bool:
         """Whether the rows of another file are in this one."""
@@ -71,9 +73,10 @@ def all_pieces(folder: Path) -> list[Piece]:
             if match is None:
                 continue
             with suppress(FileNotFoundError):  # deleted meanwhile: its rows are in another file
-                size = entry.stat().st_size
+                status = entry.stat()
                 hour = datetime.strptime(match[1], _HOUR).replace(tzinfo=UTC)
-                found.append(Piece(Path(entry.path), int(match[2]), int(match[3]), hour, size))
+                numbers = int(match[2]), int(match[3])
+                found.append(Piece(Path(entry.path), *numbers, hour, status.st_size, status.st_mtime))
     return sorted(found, key=lambda piece: (piece.first, -piece.last))
 
 

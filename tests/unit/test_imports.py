@@ -43,6 +43,7 @@ LARGE = (
     "core/",
     "sources/",
     "executors/",
+    "intake/",
     "actions/",
     "demo/",
     "reference/",

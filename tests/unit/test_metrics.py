@@ -38,6 +38,7 @@ from drift_monitor.service import counters
 from drift_monitor.service import revision as revisions
 from drift_monitor.service.exposition import Compressed, Exemplar, Spec, render
 from drift_monitor.service.feature_series import FeatureSeries, all_of, clean, fair_shares, unique
+from drift_monitor.service.intake import Figures
 from drift_monitor.service.metrics import FEATURE_METRICS, KNOWN_LABELS, METRICS, PREFIX, Exposition
 from drift_monitor.service.projection import View, exemplars, longest_interval, project
 from drift_monitor.service.store import Snapshot, Store
@@ -47,11 +48,11 @@ END = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOSTILE = ["a\nb", "a\ud800b", 'quote" back\\slash', "</script>", "a\x00b", "x" * 500, "é 漢字", ""]
 
 
-def config(*names, retrain=None, **sections):
+def config(*names, retrain=None, source=None, **sections):
     monitors = {
         name: {
             "reference": "r",
-            "source": {"path": "p"},
+            "source": source or {"path": "p"},
             "schedule": {"every": "1h"},
             "model": {"name": "delay", "version": "3", "owner": "ops\nml"},
             "notify": ["hook"],
@@ -191,11 +192,13 @@ def judged():
     )
     return view(
         found,
-        config("m", retrain={"receiver": "hook", "labels": 0}),
+        config("m", retrain={"receiver": "hook", "labels": 0}, source={"type": "push", "timestamp": "t"}),
         next_runs={"m": END + timedelta(hours=1)},
         due={"m": 3},
         running={"m": 1},
         loaded={("m", "ab"): NOW},
+        intake={"m": Figures(waiting=2, files=3, bytes=400, newest=NOW.timestamp(), lag={"0": 7})},
+        intake_waiting=1,
     )
 
 
@@ -252,13 +255,28 @@ def test_a_histogram_is_cumulative(judged):
 
 
 def test_counters_start_at_0_for_every_known_label():
-    found = samples(scrape(view(snapshot(), config("m"))))
+    found = samples(scrape(view(snapshot(), config("m", source={"type": "push", "timestamp": "t"}))))
     for reason in FailureReason:
         assert value(found, "run_failures_total", monitor="m", reason=reason.value) == 0
     for name, labels in KNOWN_LABELS.items():
         [(label, values)] = labels.items()
         assert {dict(key)[label] for n, key in found if n == name} == set(values)
     assert ("drift_score", (("monitor", "m"),)) not in found  # nothing is known, so nothing is said
+
+
+def test_a_monitor_that_takes_rows(judged):
+    found = samples(scrape(judged))
+    expected = {"intake_rows_total": 0, "intake_events_waiting": 2, "spool_files": 3, "spool_bytes": 400}
+    assert {name: value(found, name, monitor="m") for name in expected} == expected
+    assert value(found, "kafka_lag_messages", monitor="m", partition="0") == 7
+    assert value(found, "intake_last_rows_timestamp_seconds", monitor="m") == NOW.timestamp()
+    assert value(found, "intake_requests_waiting") == 1
+
+
+def test_a_monitor_of_files_has_no_series_of_an_intake():
+    text = scrape(view(snapshot(), config("m")))
+    assert 'drift_monitor_intake_rows_total{monitor="m"}' not in text
+    assert 'drift_monitor_runs_total{monitor="m"}' in text
 
 
 def test_what_is_configured_no_more_is_not_exported(judged):

@@ -1,0 +1,383 @@
+"""Bytes that were sent -> one record batch in the layout of the spool, or what does not fit and where."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pajson
+
+from drift_monitor.core.errors import SchemaError
+from drift_monitor.core.types import Kind
+from drift_monitor.intake.layout import TYPES, Layout
+from drift_monitor.intake.refused import RefusedError, TooLargeError
+from drift_monitor.sources.event_time import UTC_TYPE, to_utc
+
+MOST_ROWS: Final = 1_000_000
+"""Rows of a request: a column of nulls takes no bytes, whatever its length."""
+LARGEST_BATCH: Final = 256 * 2**20
+"""Bytes of the rows of a request in memory: a dictionary can stand for much more than it takes."""
+_NOTED: Final = 20  # names of columns that are not kept, in an answer
+_EXPECTED: Final[dict[Kind, str]] = {
+    "numeric": "a number",
+    "categorical": "text, a whole number, true or false",
+    "boolean": "true or false",
+    "datetime": "a time in ISO 8601",
+}
+_BARE: Final = "a bare number does not say whether it counts seconds or milliseconds: send ISO 8601 text"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was sent.
+
+    Attributes:
+        batch: in the layout of the spool.
+        ignored: columns that are not kept, some of them.
+    """
+
+    batch: pa.RecordBatch
+    ignored: tuple[str, ...] = ()
+
+
+def from_json_lines(body: bytes, layout: Layout, now: datetime) -> Rows:
+    """Read JSON Lines: an object a row, one a line; a column that a row does not have is null there.
+
+    Raises:
+        RefusedError: the first row that is no object, or does not fit.
+    """
+    first = _first_line(body)
+    if first is None:
+        return Rows(_empty(layout))
+    known = layout.kinds
+    if first:
+        try:
+            table = _parsed(body, pa.schema([(n, _raw_type(kind, first.get(n))) for n, kind in known.items()]))
+            columns = {name: _converted(table.column(name), name, kind, layout) for name, kind in known.items()}
+            return Rows(_batch(columns, table.num_rows, layout, now), _ignored(list(first), known))
+        except TooLargeError:
+            raise
+        except (pa.ArrowException, UnicodeDecodeError, RefusedError):
+            pass  # line by line, it is either read or found
+    numbers, records = read_lines(body)
+    return from_records(records, layout, now, numbers=numbers)
+
+
+def from_records(
+    records: Sequence[Mapping[str, Any]], layout: Layout, now: datetime, *, numbers: Sequence[int] | None = None
+) -> Rows:
+    """Rows as mappings of JSON values.
+
+    Args:
+        records: column -> value.
+        layout: of the spool.
+        now: time of arrival.
+        numbers: what to call the rows in errors; 1, 2, ... if None.
+
+    Raises:
+        RefusedError: the first value of a column that does not fit.
+    """
+    numbers = range(1, len(records) + 1) if numbers is None else numbers
+    columns: dict[str, pa.Array | None] = {}
+    for name, kind in layout.kinds.items():
+        values = []
+        for number, record in zip(numbers, records, strict=True):
+            value = record.get(name)
+            try:
+                values.append(None if value is None else _READERS[kind](value))
+            except (ValueError, TypeError, OverflowError) as error:
+                message = str(error) if kind == "datetime" else f"{_shown(value)} is not {_EXPECTED[kind]}"
+                raise RefusedError(message, number, name, value) from None
+        if kind == "datetime":
+            columns[name] = _times(pa.array(values, pa.string()), name, layout, numbers)
+        else:
+            columns[name] = pa.array(values, TYPES[kind])
+    ignored = _ignored(list(records[0]), layout.kinds) if records else ()
+    return Rows(_batch(columns, len(records), layout, now, numbers), ignored)
+
+
+def from_arrow_stream(body: bytes, layout: Layout, now: datetime) -> Rows:
+    """Read an Arrow IPC stream. A column that it does not have is null.
+
+    Raises:
+        RefusedError: it is none, is damaged, or a column or value does not fit.
+        TooLargeError: it would take too much memory.
+    """
+    try:
+        reader = pa.ipc.open_stream(pa.BufferReader(body))
+    except (pa.ArrowException, OSError) as error:
+        raise RefusedError(f"the body is no Arrow stream: {_brief(error)}") from None
+    names = reader.schema.names
+    for name in names:
+        if names.count(name) > 1:
+            raise RefusedError("more than one column has this name", None, name)
+    known, batches, rows = layout.kinds, [], 0
+    for batch in _whole_batches(reader):
+        numbers = range(rows + 1, rows + batch.num_rows + 1)
+        columns = {
+            name: _converted(batch.column(name), name, kind, layout, numbers) if name in names else None
+            for name, kind in known.items()
+        }
+        batches.append(_batch(columns, batch.num_rows, layout, now, numbers))
+        rows += batch.num_rows
+        if sum(b.nbytes for b in batches) > LARGEST_BATCH:
+            raise TooLargeError("the rows take too much memory: send them in several requests")
+    return Rows(joined(batches) if batches else _empty(layout), _ignored(names, known))
+
+
+def _whole_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Batches that can be worked with: a hostile one can point anywhere."""
+    rows = 0
+    while True:
+        try:
+            batch = reader.read_next_batch()
+            rows += batch.num_rows
+            if rows > MOST_ROWS:
+                raise TooLargeError(f"more than {MOST_ROWS:,} rows in a request: send them in several")
+            batch.validate(full=True)
+        except StopIteration:
+            return
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise RefusedError(f"the Arrow stream is damaged: {_brief(error)}") from None
+        yield batch
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of one layout as one."""
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def read_lines(body: bytes) -> tuple[list[int], list[dict[str, Any]]]:
+    """The numbers of the lines that are not blank, and the objects there.
+
+    Raises:
+        RefusedError: a line is no JSON object, or has a key twice.
+    """
+    numbers, records = [], []
+    for number, line in enumerate(body.split(b"\n"), 1):
+        if line and not line.isspace():
+            numbers.append(number)
+            records.append(read_object(line, number))
+            if len(records) > MOST_ROWS:
+                raise TooLargeError(f"more than {MOST_ROWS:,} rows in a request: send them in several")
+    return numbers, records
+
+
+def read_object(text: bytes, number: int | None = None) -> dict[str, Any]:
+    """One JSON object.
+
+    Raises:
+        RefusedError: it is none, or has a key twice.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_pairs)
+    except RecursionError:
+        raise RefusedError("the JSON is nested too deeply", number) from None
+    except ValueError as error:
+        raise RefusedError(f"this is not JSON: {_brief(error)}", number, None, _start(text)) from None
+    if not isinstance(value, dict):
+        raise RefusedError("this is JSON, but no object", number, None, _start(text))
+    return value
+
+
+def _first_line(body: bytes) -> dict[str, Any] | None:
+    """The object in the first line; empty where it cannot be told; None where there is no line."""
+    start = 0
+    while start < len(body):
+        end = body.find(b"\n", start)
+        line = body[start : end if end >= 0 else None].strip()
+        if line:
+            try:
+                return read_object(line)
+            except RefusedError:
+                return {}
+        if end < 0:
+            break
+        start = end + 1
+    return None
+
+
+def _parsed(body: bytes, schema: pa.Schema) -> pa.Table:
+    table = pajson.read_json(
+        io.BytesIO(body),
+        read_options=pajson.ReadOptions(use_threads=False, block_size=len(body) + 1),
+        parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    ).combine_chunks()
+    if table.num_rows > MOST_ROWS:
+        raise TooLargeError(f"more than {MOST_ROWS:,} rows in a request: send them in several")
+    table.validate(full=True)  # Arrow's parser lets broken UTF-8 through
+    return table
+
+
+def _raw_type(kind: Kind, first: object) -> pa.DataType:
+    """How Arrow is to parse a column, by its first value where there is a choice."""
+    if kind == "categorical" and isinstance(first, bool):
+        return pa.bool_()
+    if kind == "categorical" and isinstance(first, int):
+        return pa.int64()
+    return pa.string() if kind == "datetime" else TYPES[kind]
+
+
+def _converted(
+    column: pa.Array | pa.ChunkedArray, name: str, kind: Kind, layout: Layout, numbers: Sequence[int] | None = None
+) -> pa.Array:
+    """A column in the type that the spool has.
+
+    Raises:
+        RefusedError: it cannot be read as that kind.
+        TooLargeError: a dictionary stands for too much.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column.type, pa.DictionaryType):
+        column = _decoded(column, name)
+    t = column.type
+    if pa.types.is_null(t):
+        return pa.nulls(len(column), TYPES[kind])
+    is_a = pa.types
+    text = is_a.is_string(t) or is_a.is_large_string(t)
+    whole = is_a.is_integer(t) or is_a.is_boolean(t)
+    fits = {
+        "numeric": whole or is_a.is_floating(t) or is_a.is_decimal(t),
+        "categorical": text or whole,
+        "boolean": is_a.is_boolean(t),
+        "datetime": text or is_a.is_timestamp(t) or is_a.is_date(t),
+    }
+    if not fits[kind]:
+        hint = f": {_BARE}" if kind == "datetime" and (whole or is_a.is_floating(t)) else ""
+        raise RefusedError(f"the column is {t}, which is not {_EXPECTED[kind]}{hint}", None, name)
+    if kind == "datetime":
+        return _times(column, name, layout, range(1, len(column) + 1) if numbers is None else numbers)
+    return column if t == TYPES[kind] else column.cast(TYPES[kind], safe=False)
+
+
+def _decoded(column: pa.DictionaryArray, name: str) -> pa.Array:
+    values = column.dictionary
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        lengths = pc.binary_length(values).take(column.indices)
+        if (pc.sum(lengths).as_py() or 0) > LARGEST_BATCH:
+            raise TooLargeError("the dictionary stands for too much text: send fewer rows", None, name)
+    elif not pa.types.is_primitive(values.type):
+        raise RefusedError(f"the column is {column.type}: send text or numbers", None, name)
+    return column.dictionary_decode()
+
+
+def _times(column: pa.Array, name: str, layout: Layout, numbers: Sequence[int]) -> pa.Array:
+    """Event times; one that cannot be read is refused."""
+    try:
+        times = to_utc(column, name, layout.timezone)
+    except SchemaError as error:
+        raise RefusedError(str(error), None, name) from None
+    if times.null_count > column.null_count:
+        at = pc.index(pc.and_(times.is_null(), column.is_valid()), value=True).as_py()
+        message = f"{_shown(column[at].as_py())} is no time in the years 1970 to 2199: send ISO 8601"
+        raise RefusedError(message, numbers[at], name, str(column[at].as_py()))
+    return times
+
+
+def _batch(
+    columns: Mapping[str, pa.Array | None],
+    rows: int,
+    layout: Layout,
+    now: datetime,
+    numbers: Sequence[int] | None = None,
+) -> pa.RecordBatch:
+    """Columns in the order of the layout; those that are missing are null, and every row has a time."""
+    arrays = [
+        pa.nulls(rows, field.type) if (column := columns[field.name]) is None else column
+        for field in layout.schema
+    ]
+    times = arrays[0]
+    if times.null_count and layout.arrival:
+        arrays[0] = times.fill_null(pa.scalar(now, UTC_TYPE))
+    elif times.null_count:
+        at = pc.index(times.is_null(), value=True).as_py()
+        raise RefusedError(
+            "the row has no event time: send it, or set `arrival: true` in the monitor's source",
+            at + 1 if numbers is None else numbers[at],
+            layout.timestamp,
+        )
+    batch = pa.RecordBatch.from_arrays(arrays, schema=layout.schema)
+    if batch.nbytes > LARGEST_BATCH:
+        raise TooLargeError("the rows take too much memory: send them in several requests")
+    return batch
+
+
+def _empty(layout: Layout) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in layout.schema], schema=layout.schema)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):  # true is 1, as it is in files
+        raise TypeError
+    return float(value)
+
+
+def _category(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # a lone surrogate is refused
+    return value
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _time_text(value: object) -> str:
+    if isinstance(value, datetime):  # from Avro
+        return value.isoformat()
+    if isinstance(value, int | float):
+        raise TypeError(_BARE)
+    if not isinstance(value, str):
+        raise TypeError("this is no time: send ISO 8601 text")
+    value.encode()
+    return value
+
+
+_READERS: Final[Mapping[Kind, Callable[[object], object]]] = {
+    "numeric": _number,
+    "categorical": _category,
+    "boolean": _truth,
+    "datetime": _time_text,
+}
+
+
+def _ignored(found: Sequence[str], known: Mapping[str, Kind]) -> tuple[str, ...]:
+    return tuple(name for name in found if name not in known)[:_NOTED]
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:100]!a} stands there twice")
+    return row
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _start(text: bytes) -> str:
+    return text[:200].decode("utf-8", "backslashreplace")
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
