@@ -14,12 +14,13 @@ from pydantic_core import ErrorDetails
 
 from drift_monitor.config.describe import format_size
 from drift_monitor.config.document import Document
-from drift_monitor.config.models import LISTEN_PATTERN, NAME_PATTERN, Config
+from drift_monitor.config.models import ENDPOINT_PATTERN, LISTEN_PATTERN, NAME_PATTERN, Config
 from drift_monitor.config.problem import Problem, dotted, printable
 from drift_monitor.config.receivers import USERNAME_PATTERN
 
 _PATTERNS = {
     NAME_PATTERN: "a name has 1 to 63 letters, digits, `_`, `.` or `-` and begins with a letter or digit",
+    ENDPOINT_PATTERN: "an endpoint is scheme and host, such as https://minio.example:9000",
     LISTEN_PATTERN: "an address is host:port, such as 127.0.0.1:9877",
     USERNAME_PATTERN: "a user name has no `:`, which would end it (RFC 7617)",
 }

@@ -1,16 +1,14 @@
-"""Files on disk: a path, a folder or a glob of Parquet, CSV and JSONL, hive partitions read as columns."""
+"""Files on disk or in a bucket: a path, a folder or a glob of Parquet, CSV and JSONL; hive folders as columns."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import unquote
 
 import numpy as np
@@ -22,24 +20,14 @@ from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources import parquet_files, text_files
 from drift_monitor.sources.event_time import UTC_TYPE, to_utc
+from drift_monitor.sources.object_store import SCHEME, ObjectStore
+from drift_monitor.sources.places import DISK, ENDINGS, Format, Place, Status, ending
 
 SPLIT_ROWS: Final = 1_000_000
 """Rows of a split: row groups of a Parquet file are put together up to it."""
 UNIT_ROWS: Final = 1 << 17
 """Rows of a unit: smaller row groups are put together up to it."""
-Format = Literal["parquet", "csv", "jsonl"]
-_ENDINGS: Final[Mapping[str, Format]] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".ndjson": "jsonl",
-    ".ndjson.gz": "jsonl",
-}
 _LABELS: Final = pa.dictionary(pa.int32(), pa.string())
-_MAGIC: Final = set("*?[")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -104,10 +92,12 @@ class Files:
         self._kinds = dict(kinds)
         if config.timestamp is not None:
             self._kinds[config.timestamp] = "datetime"
+        self._place = _place(config)
         self._schemas: dict[str, pa.Schema] = {}
         self.footers: MutableMapping[bytes, parquet_files.Footer] = {}
         if sizes is None:
-            self._files = {path: self._split(path) for path in find_files(config.path)}
+            found = self._place.find(config.path)
+            self._files = {path: self._split(path, status) for path, status in found.items()}
         else:
             self._files = {path: replace(self._split(path), size=size) for path, size in sizes.items()}
 
@@ -186,7 +176,7 @@ class Files:
         timestamp = self._config.timestamp
         # a row without columns could not be counted
         names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
-        _check_unchanged(split)
+        _check_unchanged(split, self._place)
         for raw in self._read(split, names):
             batch = raw
             if timestamp is not None:
@@ -196,7 +186,7 @@ class Files:
                     batch = _within(batch, times, split.window)
             if batch.num_rows:
                 yield batch
-        _check_unchanged(split)
+        _check_unchanged(split, self._place)
 
     def _read(self, split: FileSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         partition = dict(split.partition)
@@ -207,11 +197,13 @@ class Files:
                 raise SchemaError(f"{split.path!r} has no column {name!r}; it has {_listed(schema.names)}")
         if split.form == "parquet":
             text = [n for n in own if n != self._config.timestamp and _is_text(schema.field(n).type)]
-            batches = parquet_files.read_rows(split.path, split.row_groups, own, text)
+            batches = parquet_files.read_rows(split.path, split.row_groups, own, text, place=self._place)
         else:
-            size = text_files.whole_rows(split.path, split.form, split.size)
+            size = text_files.whole_rows(split.path, split.form, split.size, place=self._place)
             part = pa.schema([schema.field(name) for name in own])
-            batches = text_files.read_rows(split.path, split.form, part, size=size, timezone=self._config.timezone)
+            batches = text_files.read_rows(
+                split.path, split.form, part, size=size, timezone=self._config.timezone, place=self._place
+            )
         for batch in batches:
             yield _with_partition(batch, names, partition)
         if split.form != "parquet" and size < split.size:
@@ -246,7 +238,9 @@ class Files:
         times = repr((self._config.timestamp, self._config.timezone)).encode("utf-8", "surrogatepass")
         key = hashlib.sha256(self._files[path].file + times).digest()
         if key not in self.footers:
-            self.footers[key] = parquet_files.read_footer(path, self._config.timestamp, self._config.timezone)
+            self.footers[key] = parquet_files.read_footer(
+                path, self._config.timestamp, self._config.timezone, place=self._place
+            )
         return self.footers[key]
 
     def _schema(self, path: str) -> pa.Schema:
@@ -259,8 +253,8 @@ class Files:
         if file.form == "parquet":
             schema = self._footer(file.path).schema
         else:
-            size = text_files.whole_rows(file.path, file.form, file.size)
-            schema = text_files.read_header(file.path, file.form, self._kinds, size=size)
+            size = text_files.whole_rows(file.path, file.form, file.size, place=self._place)
+            schema = text_files.read_header(file.path, file.form, self._kinds, size=size, place=self._place)
         repeated = [n for n, count in Counter(schema.names).items() if count > 1]
         if repeated:
             raise SchemaError(
@@ -272,62 +266,18 @@ class Files:
             schema = schema.append(pa.field(name, pa.int32() if isinstance(value, int) else pa.string()))
         return schema
 
-    def _split(self, path: str) -> FileSplit:
-        status = os.stat(os.fsencode(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise SourceError(f"{path!r} is not a regular file")
+    def _split(self, path: str, status: Status | None = None) -> FileSplit:
+        status = status or self._place.status(path)
         form = self._config.format if self._config.format != "auto" else _guess(path)
         partition = _partition(path) if self._config.hive else ()
-        return FileSplit(path, form, status.st_size, status.st_mtime_ns, status.st_ino, partition=partition)
-
-
-def find_files(pattern: str) -> list[str]:
-    """The files that a path, a folder or a glob names, in the order of their names.
-
-    In folders and globs, names that start with a dot or an underscore are left out: writers use them for files
-    that are not complete. `**` does not follow links to folders.
-
-    Raises:
-        SourceError: there is none.
-    """
-    path = Path(pattern)
-    try:
-        if path.is_dir():
-            found = [p for p in path.rglob("*") if p.is_file() and _ending(p.name) and not _is_hidden(p, path)]
-            what = f"the folder {pattern!r} holds no file that ends in {', '.join(_ENDINGS)}"
-        elif path.exists() or not _MAGIC & set(pattern):
-            path.stat()
-            return [str(path)]
-        else:
-            parts = path.parts
-            fixed = next(i for i, part in enumerate(parts) if _MAGIC & set(part))
-            base = Path(*parts[:fixed])
-            found = [p for p in base.glob("/".join(parts[fixed:])) if not p.is_dir() and not _is_hidden(p, base)]
-            what = f"no file matches {pattern!r}"
-            if not base.is_dir():
-                what += f": there is no folder {str(base)!r}"
-    except OSError as error:
-        raise SourceError(f"{pattern!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, NotImplementedError) as error:
-        raise SourceError(f"{pattern!r} is not a path or a glob: {error}") from error
-    if not found:
-        raise SourceError(what)
-    return sorted({str(p) for p in found})
-
-
-def _is_hidden(path: Path, base: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.relative_to(base).parts)
-
-
-def _ending(name: str) -> Format | None:
-    return next((form for ending, form in _ENDINGS.items() if name.lower().endswith(ending)), None)
+        return FileSplit(path, form, status.size, status.changed, status.inode, partition=partition)
 
 
 def _guess(path: str) -> Format:
-    form = _ending(path)
+    form = ending(path)
     if form is None:
         raise SourceError(
-            f"cannot tell the format of {path!r} by its name: end it in {', '.join(_ENDINGS)}, or set the "
+            f"cannot tell the format of {path!r} by its name: end it in {', '.join(ENDINGS)}, or set the "
             "source's format"
         )
     return form
@@ -433,19 +383,26 @@ def _is_number(dtype: pa.DataType) -> bool:
     return bool(pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype))
 
 
-def _check_unchanged(split: FileSplit) -> None:
-    """Text may grow while it is read; anything else means that the rows are not those of one moment."""
+def _check_unchanged(split: FileSplit, place: Place) -> None:
+    """Text on disk may grow while it is read; anything else means that the rows are not those of one moment."""
     try:
-        status = os.stat(os.fsencode(split.path))
+        status = place.status(split.path)
     except OSError as error:
-        raise SourceError(f"{split.path!r} was there when the check began: {error.strerror}") from error
-    may_grow = split.form != "parquet" and not text_files.is_compressed(split.path)
-    same = (status.st_size, status.st_mtime_ns) == (split.size, split.changed)
-    if status.st_ino != split.inode or not (same or (may_grow and status.st_size >= split.size)):
+        raise SourceError(f"{split.path!r} was there when the check began: {error.strerror or error}") from error
+    may_grow = place.appends and split.form != "parquet" and not text_files.is_compressed(split.path)
+    same = (status.size, status.changed) == (split.size, split.changed)
+    if status.inode != split.inode or not (same or (may_grow and status.size >= split.size)):
         raise SourceError(
             f"{split.path!r} changed while it was being read: write to a temporary name (starting with a dot) and "
             "rename it when it is complete"
         )
+
+
+def _place(config: FilesSource) -> Place:
+    if not config.path.startswith(SCHEME):
+        return DISK
+    bucket = config.path.removeprefix(SCHEME).partition("/")[0]
+    return ObjectStore(bucket, config.endpoint, config.region)
 
 
 def _listed(names: Sequence[str]) -> str:

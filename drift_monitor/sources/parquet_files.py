@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from drift_monitor.core.arrow import as_arrow, as_numpy
 from drift_monitor.core.errors import SourceError
 from drift_monitor.sources.event_time import to_utc
+from drift_monitor.sources.places import DISK, Place
 
 BATCH_ROWS = 1 << 17
 _BATCH_BYTES = 1 << 26
@@ -40,13 +40,13 @@ class Footer:
     row_groups: tuple[RowGroup, ...]
 
 
-def read_footer(path: str, timestamp: str | None, timezone: str) -> Footer:
+def read_footer(path: str, timestamp: str | None, timezone: str, *, place: Place = DISK) -> Footer:
     """Read the schema and the row groups with their times.
 
     Raises:
         SourceError: the file is not a whole Parquet file; the message names it.
     """
-    with _open(path) as file:
+    with _open(path, place) as file:
         metadata = file.metadata
         schema = file.schema_arrow
         leaf = _leaf(metadata, schema, timestamp)
@@ -61,7 +61,12 @@ def read_footer(path: str, timestamp: str | None, timezone: str) -> Footer:
 
 
 def read_rows(
-    path: str, row_groups: Sequence[int], columns: Sequence[str], dictionaries: Sequence[str]
+    path: str,
+    row_groups: Sequence[int],
+    columns: Sequence[str],
+    dictionaries: Sequence[str],
+    *,
+    place: Place = DISK,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of some row groups.
 
@@ -70,12 +75,13 @@ def read_rows(
         row_groups: their numbers.
         columns: which to read; all are in the file.
         dictionaries: text columns to read as dictionaries, so that a repeated text is held once.
+        place: where the file is.
 
     Raises:
         SourceError: something does not decode; the message names file, row group and, if it can be told, column.
     """
     rows = 0
-    with _open(path, dictionaries) as file:
+    with _open(path, place, dictionaries) as file:
         try:
             size = _batch_rows(file.metadata, row_groups)
             batches = file.iter_batches(
@@ -91,13 +97,14 @@ def read_rows(
             raise SourceError(_where(file, path, row_groups, columns, rows, error)) from error
 
 
-def _open(path: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
-    raw = os.fsencode(path)
+def _open(path: str, place: Place, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
     try:
-        if not os.path.getsize(raw):
+        file = place.open(path)
+        if not file.size():
             raise SourceError(f"{path!r} is empty (0 bytes): a Parquet file has a footer even without rows")
-        # pre_buffer holds all the column chunks of a row group at once; decoding page by page keeps memory flat
-        return pq.ParquetFile(pa.OSFile(raw), read_dictionary=list(dictionaries), pre_buffer=False)
+        # pre_buffer holds all the column chunks of a row group at once; decoding page by page keeps memory flat,
+        # but each page would be a request to an object store
+        return pq.ParquetFile(file, read_dictionary=list(dictionaries), pre_buffer=not place.appends)
     except MemoryError:
         raise
     except OSError as error:

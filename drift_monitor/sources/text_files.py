@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Final, Literal, cast
@@ -24,6 +23,7 @@ from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.errors import DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import Kind
 from drift_monitor.sources.event_time import UTC_TYPE, to_utc
+from drift_monitor.sources.places import DISK, Place
 
 TextFormat = Literal["csv", "jsonl"]
 BLOCK: Final = 1 << 22
@@ -33,7 +33,9 @@ _LABELS: Final = pa.dictionary(pa.int32(), pa.string())
 _NAMES: Final = {pa.float64(): "a number", pa.bool_(): "true or false", pa.string(): "text", pa.int64(): "whole"}
 
 
-def read_header(path: str, form: TextFormat, kinds: Mapping[str, Kind], *, size: int | None = None) -> pa.Schema:
+def read_header(
+    path: str, form: TextFormat, kinds: Mapping[str, Kind], *, size: int | None = None, place: Place = DISK
+) -> pa.Schema:
     """The columns of a text file, with the types that `read_rows` gives them.
 
     Args:
@@ -41,11 +43,12 @@ def read_header(path: str, form: TextFormat, kinds: Mapping[str, Kind], *, size:
         form: csv or jsonl.
         kinds: how to read the columns that are known; the others are read as their first rows suggest.
         size: read no further than this many bytes.
+        place: where the file is.
 
     Raises:
         SourceError: the file cannot be read.
     """
-    with open_text(path, size) as stream:
+    with open_text(path, size, place) as stream:
         if form == "jsonl" and not stream.peek(1):
             return pa.schema([])
         try:
@@ -53,7 +56,7 @@ def read_header(path: str, form: TextFormat, kinds: Mapping[str, Kind], *, size:
         except MemoryError:
             raise
         except (pa.ArrowException, OSError) as error:
-            raise explained(path, form, None, error) from error
+            raise explained(path, form, None, error, place) from error
     names = raw.names
     for name in names:
         if names.count(name) > 1:
@@ -62,7 +65,13 @@ def read_header(path: str, form: TextFormat, kinds: Mapping[str, Kind], *, size:
 
 
 def read_rows(
-    path: str, form: TextFormat, schema: pa.Schema, *, size: int | None = None, timezone: str = "UTC"
+    path: str,
+    form: TextFormat,
+    schema: pa.Schema,
+    *,
+    size: int | None = None,
+    timezone: str = "UTC",
+    place: Place = DISK,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a text file.
 
@@ -73,13 +82,14 @@ def read_rows(
         size: read no further than this many bytes, and not an unterminated last line that is still being
             written; None reads to the end.
         timezone: of times that carry no offset.
+        place: where the file is.
 
     Raises:
         SourceError: a row cannot be read; the message names file and row.
         SchemaError: a value does not fit its column's type; the message names file, row, column and value.
     """
     raw = pa.schema([(f.name, pa.string() if f.type == UTC_TYPE else f.type) for f in schema])
-    rows = _opened(path, None if is_compressed(path) else size)
+    rows = _opened(path, None if is_compressed(path) else size, place)
     with io.BufferedReader(rows, BLOCK) as stream:
         if form == "jsonl" and not stream.peek(1):
             return
@@ -95,21 +105,21 @@ def read_rows(
         except MemoryError:
             raise
         except (pa.ArrowException, OSError) as error:
-            raise explained(path, form, raw, error) from error
-    if form == "csv" and rows.quotes % 2 and _ends_in_quotes(path, size):
+            raise explained(path, form, raw, error, place) from error
+    if form == "csv" and rows.quotes % 2 and _ends_in_quotes(path, size, place):
         raise SourceError(f"{path!r} ends within a quoted field: a quote in it is never closed")
 
 
-def _ends_in_quotes(path: str, size: int | None) -> bool:
+def _ends_in_quotes(path: str, size: int | None, place: Place) -> bool:
     """Whether an unclosed quote has swallowed the rows after it, which Arrow takes for one long field.
 
     In another field than the last, the row would lack columns. An odd number of quotes alone proves nothing, since
     one may stand in a field that is not quoted.
     """
-    with open_text(path, size) as stream:
+    with open_text(path, size, place) as stream:
         name = _csv(stream, {}, None).schema.names[-1]
     last = b""
-    with open_text(path, size) as stream:
+    with open_text(path, size, place) as stream:
         for batch in _csv(stream, {name: pa.binary()}, [name]):
             last = batch.column(name)[-1].as_py() or b"" if batch.num_rows else last
     return b"\n" in last
@@ -120,14 +130,14 @@ def is_compressed(path: str) -> bool:
     return path.endswith(".gz")
 
 
-def whole_rows(path: str, form: TextFormat, size: int) -> int:
+def whole_rows(path: str, form: TextFormat, size: int, *, place: Place = DISK) -> int:
     """How many of the first `size` bytes are whole rows.
 
     An unterminated last line counts when it can be read as a row; otherwise it is one that is still being written.
     """
     if not size or is_compressed(path):
         return size
-    with open(os.fsencode(path), "rb") as file:
+    with io.BufferedReader(cast("io.RawIOBase", place.stream(path))) as file:
         start = max(0, size - BLOCK)
         file.seek(start)
         tail = file.read(size - start)
@@ -186,14 +196,14 @@ class _Rows(io.RawIOBase):
         super().close()
 
 
-def open_text(path: str, size: int | None = None) -> io.BufferedReader:
+def open_text(path: str, size: int | None = None, place: Place = DISK) -> io.BufferedReader:
     """The first bytes of a file, or all of it; gzip is undone."""
-    return io.BufferedReader(_opened(path, None if is_compressed(path) else size), BLOCK)
+    return io.BufferedReader(_opened(path, None if is_compressed(path) else size, place), BLOCK)
 
 
-def _opened(path: str, size: int | None) -> _Rows:
+def _opened(path: str, size: int | None, place: Place) -> _Rows:
     try:
-        raw = open(os.fsencode(path), "rb", buffering=0)  # noqa: SIM115 - handed on
+        raw = place.stream(path)
         return _Rows(pa.CompressedInputStream(pa.PythonFile(raw), "gzip") if is_compressed(path) else raw, size)
     except OSError as error:
         raise SourceError(f"{path!r} cannot be read: {error.strerror or error}") from error
@@ -264,7 +274,9 @@ def _empty_as_null(column: pa.DictionaryArray) -> pa.DictionaryArray:
     )
 
 
-def explained(path: str, form: TextFormat, raw_schema: pa.Schema | None, error: Exception) -> DriftMonitorError:
+def explained(
+    path: str, form: TextFormat, raw_schema: pa.Schema | None, error: Exception, place: Place = DISK
+) -> DriftMonitorError:
     """Arrow's message with the file, the row and the column's name."""
     said = " ".join(str(error).split())
     if "straddling object" in said:
@@ -272,23 +284,23 @@ def explained(path: str, form: TextFormat, raw_schema: pa.Schema | None, error: 
     if "Empty CSV" in said:
         return SourceError(f"{path!r} is empty: not even a header line")
     if form == "jsonl" and not is_compressed(path):
-        return _bad_json_line(path, raw_schema) or SourceError(
+        return _bad_json_line(path, raw_schema, place) or SourceError(
             f"{path!r} cannot be read as JSON lines: {said[:300]}"
         )
     row = re.search(r"Row #(\d+)", said)
     column = re.search(r"In CSV column #(\d+)", said)
     where = repr(path) + (f", row {row[1]} (the header is row 1)" if row else "")
     if column:
-        with open_text(path) as stream:
+        with open_text(path, place=place) as stream:
             names = _csv(stream, {}, None).schema.names
         where += f", column {names[int(column[1])]!r}"
     problem = re.sub(r"^(In CSV column #\d+: )?(CSV parse error: )?(Row #\d+: )?", "", said)[:300]
     return (SchemaError if column else SourceError)(f"{where}: {problem}")
 
 
-def _bad_json_line(path: str, schema: pa.Schema | None) -> DriftMonitorError | None:
+def _bad_json_line(path: str, schema: pa.Schema | None, place: Place) -> DriftMonitorError | None:
     """Find what Arrow refused; its own row numbers start anew with each block."""
-    with open(os.fsencode(path), "rb") as file:
+    with open_text(path, place=place) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

@@ -18,6 +18,7 @@ import adbc_driver_postgresql.dbapi
 import deltalake
 import duckdb
 import numpy as np
+import object_server
 import postgres_server
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -92,6 +93,16 @@ def server() -> Iterator[int]:
         yield port
 
 
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The address of an S3 with an empty bucket `logs`; credentials are in the environment."""
+    with pytest.MonkeyPatch.context() as patch, object_server.running() as endpoint:
+        for name, value in object_server.CREDENTIALS.items():
+            patch.setenv(name, value)
+        object_server.client(endpoint).create_bucket(Bucket="logs")
+        yield endpoint
+
+
 @dataclasses.dataclass
 class Place:
     """Where a source's rows can be put."""
@@ -103,6 +114,10 @@ class Place:
         port: int = self.request.getfixturevalue("server")
         return port
 
+    def bucket(self) -> str:
+        endpoint: str = self.request.getfixturevalue("bucket")
+        return endpoint
+
 
 Write = Callable[[pa.Table, Place], dict[str, Any]]
 """Puts rows somewhere and says how a configuration names them."""
@@ -112,6 +127,14 @@ def files(table: pa.Table, place: Place) -> dict[str, Any]:
     for part in range(3):
         pq.write_table(table.slice(part * 1000, 1000), place.folder / f"{part}.parquet", row_group_size=300)
     return {"type": "files", "path": str(place.folder / "*.parquet")}
+
+
+def s3(table: pa.Table, place: Place) -> dict[str, Any]:
+    files(table, place)
+    endpoint = place.bucket()
+    for path in place.folder.glob("*.parquet"):
+        object_server.client(endpoint).upload_file(str(path), "logs", f"a b/day={path.stem}/{path.name}")
+    return {"type": "files", "path": "s3://logs/a b/**/*.parquet", "endpoint": endpoint, "region": "us-east-1"}
 
 
 def delta(table: pa.Table, place: Place) -> dict[str, Any]:
@@ -198,6 +221,7 @@ def sql_name(name: str) -> str:
 
 WRITERS: tuple[Write, ...] = (
     files,
+    s3,
     delta,
     delta_by_partitions,
     iceberg,

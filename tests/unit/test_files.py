@@ -19,7 +19,8 @@ import pytest
 from drift_monitor.config.models import FilesSource
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
-from drift_monitor.sources.files import SPLIT_ROWS, Files, find_files, open_files
+from drift_monitor.sources.files import SPLIT_ROWS, Files, open_files
+from drift_monitor.sources.places import find_files
 from drift_monitor.sources.text_files import BLOCK
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
