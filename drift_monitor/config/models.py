@@ -204,6 +204,11 @@ Source = Annotated[
 ]
 
 
+def sample_of(source: Source) -> float | None:
+    """Percent of a source's pages that are read; None when all are."""
+    return source.sample if isinstance(source, SqlSource) else None
+
+
 def unrefreshable(source: Source) -> str | None:
     """Why no training set can be made from a source's rows; None when one can.
 

@@ -229,7 +229,8 @@ class CheckResult(Value):
         versions: of the packages that computed it.
         monitor: name in the configuration.
         window: the stretch of event time that was judged.
-        rows: in the window.
+        rows: in the window; of a sample, those that were read.
+        sample: percent of a table's pages that were read; null when all of the window was.
         verdict: `ok`, `drift`, `broken`, `no_data` or `cannot_judge`.
         reference: what the window was compared with; null when it could not be opened.
         quality: every expectation that was checked.
@@ -255,6 +256,7 @@ class CheckResult(Value):
     duplicate_rows: int | None = None
     invalid_rows: int = 0
     newest_event: UtcDatetime | None = None
+    sample: Finite | None = None
     seconds: dict[str, Finite] = {}
     versions: dict[str, str] = {}
     previous: Comparison | None = None

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from drift_monitor.config.models import Monitor
+from drift_monitor.config.models import Monitor, sample_of
 from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import (
     CheckResult,
@@ -227,7 +227,11 @@ class _Run:
         clock.append(perf_counter())
         phases = ("reference", "source", "judge")
         seconds = {phase: b - a for phase, (a, b) in zip(phases, pairwise(clock), strict=True)}
-        return result.model_copy(update={"seconds": seconds, "versions": versions()})
+        sampled: dict[str, Any] = {}
+        if (sample := sample_of(monitor.source)) is not None:
+            reason = f"{result.reason}; read: a sample of {sample:g}% of the table's pages"
+            sampled = {"sample": sample, "reason": reason}
+        return result.model_copy(update={"seconds": seconds, "versions": versions(), **sampled})
 
     def _kinds(self, specs: Sequence[Spec]) -> dict[str, Kind]:
         kinds: dict[str, Kind] = {spec.name: spec.kind for spec in specs}

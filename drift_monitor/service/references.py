@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from drift_monitor.config.models import Monitor
+from drift_monitor.config.models import Monitor, sample_of
 from drift_monitor.core.errors import BadReferenceError, ConfigError
 from drift_monitor.core.policy import Quality
 from drift_monitor.core.profile import Spec
@@ -185,11 +185,13 @@ def quality_of(monitor: Monitor, reference: Reference) -> Quality:
     """What is asked of the quality of a monitor's data.
 
     A retraining's set was split, thinned, and left without the rows that have no label: how many rows a day of it
-    has says nothing of a live day, so no volume is inferred from it.
+    has says nothing of a live day, so no volume is inferred from it. Nor is it where a sample of the live rows is
+    read.
     """
     quality = monitor.quality
     given = quality.min_rows is not None or quality.max_rows is not None
-    if not reference.manifest.model_version or given or "volume" in quality.disable:
+    whole = not reference.manifest.model_version and sample_of(monitor.source) is None
+    if whole or given or "volume" in quality.disable:
         return quality
     return quality.model_copy(update={"disable": (*quality.disable, "volume")})
 
