@@ -18,9 +18,9 @@ VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """A variable of the environment, which is filled in when the source is opened."""
 SCHEMES: Final = ("postgresql", "postgres", "duckdb", "sqlite")
 _SECRET: Final = re.compile(
-    r"pass(word|wd|phrase)?|pwd|secret|token|credential|(access|account|private|sas)_?key", re.IGNORECASE
+    r"pass(word|wd|phrase)?|pwd|secret|token|credential|(access|account|private|sas)[_-]?key", re.IGNORECASE
 )
-_NOT_SECRET: Final = re.compile(r"(_id|_uri|_url|_file|_path|_provider|_endpoint|_type)$", re.IGNORECASE)
+_NOT_SECRET: Final = re.compile(r"[_-](id|uri|url|file|path|provider|endpoint|type)$", re.IGNORECASE)
 _PART: Final = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
 

@@ -102,7 +102,8 @@ class Iceberg:
         return self._plan[1]
 
     def _scan(self, window: Window | None, names: tuple[str, ...]) -> Any:
-        return self._table.scan(row_filter=self._filter(window), selected_fields=names, snapshot_id=self.snapshot)
+        # of the snapshot that was current when the table was loaded; naming it would mean the columns of its time
+        return self._table.scan(row_filter=self._filter(window), selected_fields=names)
 
     def _filter(self, window: Window | None) -> Any:
         expressions = load("pyiceberg.expressions", "iceberg")

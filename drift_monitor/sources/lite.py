@@ -36,6 +36,10 @@ _KINDS: Final[Mapping[Kind, pa.DataType]] = {
     "categorical": pa.string(),
     "datetime": UTC_TYPE,
 }
+_READ_AS: Final[Mapping[tuple[Kind | None, pa.DataType], pa.DataType]] = {
+    ("datetime", pa.string()): UTC_TYPE,
+    ("numeric", pa.int64()): pa.float64(),  # an INT column may hold 1.5
+}
 _FIRST: Final = {"integer": pa.int64(), "real": pa.float64(), "text": pa.string(), "blob": pa.binary()}
 _NAMES: Final = {
     pa.bool_(): "true or false (1 or 0)",
@@ -109,7 +113,7 @@ class Lite:
         kind = self._kinds.get(name)
         for parts, dtype in _DECLARED:
             if any(part in words for part in parts):
-                return UTC_TYPE if kind == "datetime" and dtype == pa.string() else dtype
+                return _READ_AS.get((kind, dtype), dtype)
         if kind is not None:
             return _KINDS[kind]
         return _FIRST.get(self._first(name), pa.null())
@@ -127,40 +131,51 @@ class Lite:
             to_utc(pa.nulls(0, found), name, self._timezone)
 
     def _array(self, values: Sequence[Any], field: pa.Field) -> pa.Array:
+        convert = _CONVERT.get(field.type)
         try:
             if field.type == UTC_TYPE:
                 return to_utc(pa.array(values, pa.string()), field.name, self._timezone)
-            if field.type == pa.float64():
-                values = [None if value is None else float(value) for value in values]
-            elif field.type == pa.bool_():
-                values = [None if value is None else _truth(value) for value in values]
-            elif field.type == pa.string():
-                values = [str(value) if isinstance(value, int | float) else value for value in values]
+            if convert is not None:
+                values = [None if value is None else convert(value) for value in values]
             return pa.array(values, field.type)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-            bad = next((v for v in values if v is not None and not _fits(v, field.type)), None)
+            bad = next((value for value in values if not self._fits(value, field)), None)
             raise SchemaError(f"column {field.name!r}: {bad!r:.100} is not {_NAMES[field.type]}") from error
 
+    def _fits(self, value: Any, field: pa.Field) -> bool:
+        try:
+            pa.array([_CONVERT.get(field.type, lambda v: v)(value)], _STORED.get(field.type, field.type))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            return value is None
+        return True
 
-def _truth(value: object) -> bool:
+
+def _number(value: Any) -> float:
+    if isinstance(value, str) and "_" in value:  # which Python would take for 1000 in 1_000
+        raise ValueError(value)
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
+        raise ValueError(value)
+    return int(value)
+
+
+def _truth(value: Any) -> bool:
     if value not in (0, 1):
         raise ValueError(value)
     return bool(value)
 
 
-def _fits(value: Any, dtype: pa.DataType) -> bool:
-    if dtype == pa.float64():
-        return not isinstance(value, bytes) and _is_number(value)
-    if dtype == pa.bool_():
-        return value in (0, 1)
-    if dtype == pa.int64():
-        return isinstance(value, int)
-    return isinstance(value, str)
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) else value
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+_CONVERT: Final[Mapping[pa.DataType, Callable[[Any], Any]]] = {
+    pa.float64(): _number,
+    pa.int64(): _whole,
+    pa.bool_(): _truth,
+    pa.string(): _text,
+}
+_STORED: Final = {UTC_TYPE: pa.string()}
