@@ -22,6 +22,7 @@ from drift_monitor.sources.sql_text import quoted, select
 from drift_monitor.sources.table_rows import Bounds
 
 _ROWS: Final = 1 << 14  # as Python's objects they take ten times what they take in Arrow
+_FARTHEST: Final = timedelta(hours=14)  # no clock on Earth is farther from UTC
 _VIEW: Final = "drift_monitor_rows"
 _DECLARED: Final = (
     (("BOOL",), pa.bool_()),
@@ -98,8 +99,8 @@ class Lite:
         names = [quoted(name) for name in schema.names]
         values: tuple[str, ...] = ()
         if between is not None:
-            day = timedelta(days=1)
-            values = ((between[0] - day).date().isoformat(), (between[1] + 2 * day).date().isoformat())
+            first, last = (between[0] - _FARTHEST).date(), (between[1] + _FARTHEST).date()
+            values = (first.isoformat(), (last + timedelta(days=1)).isoformat())
         text = select(relation, names, timestamp, "??" if values else None)
         with closing(self._connection.execute(text, values)) as cursor:
             while rows := cursor.fetchmany(_ROWS):
