@@ -24,6 +24,7 @@ from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.intake.compaction import next_merge, to_delete
 from drift_monitor.intake.journal import Journal, read_frames
 from drift_monitor.intake.layout import Layout
+from drift_monitor.intake.rows import joined
 from drift_monitor.intake.seen import Keys, Seen, keep
 from drift_monitor.reference.version import sync_folder
 from drift_monitor.sources.spool import Piece, all_pieces, current, piece_name
@@ -322,17 +323,21 @@ class Spool:
         temporary = self.folder / f"{_NEW}{name}"
         text = [each.name for each in schema if pa.types.is_string(each.type)]
         held: list[pa.RecordBatch] = []
+        rows = size = 0
         with temporary.open("wb") as file:
             with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=text) as writer:
 
                 def flush() -> None:
-                    if held:
-                        writer.write_table(pa.Table.from_batches(held), row_group_size=_GROUP_ROWS)
+                    nonlocal rows, size
+                    if held:  # put together first: many small chunks are slow to write
+                        writer.write_batch(joined(held), row_group_size=_GROUP_ROWS)
                         held.clear()
+                        rows = size = 0
 
                 def write(batch: pa.RecordBatch) -> None:
+                    nonlocal rows, size
                     held.append(_in_layout(batch, schema))
-                    rows, size = sum(b.num_rows for b in held), sum(b.nbytes for b in held)
+                    rows, size = rows + batch.num_rows, size + held[-1].get_total_buffer_size()
                     if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
                         flush()
 
