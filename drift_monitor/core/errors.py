@@ -36,6 +36,10 @@ class StoreError(DriftMonitorError):
     """The state database cannot be used."""
 
 
+class DamagedError(StoreError):
+    """What was kept is not what was written."""
+
+
 class DeliveryError(DriftMonitorError):
     """A message did not arrive.
 

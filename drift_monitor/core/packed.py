@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from drift_monitor.core.errors import StoreError
+from drift_monitor.core.errors import DamagedError
 from drift_monitor.core.products import PairSpec, Products
 from drift_monitor.core.profile import (
     CategoricalProfile,
@@ -180,11 +180,11 @@ class Packed:
         """The inverse of `to_bytes`.
 
         Raises:
-            StoreError: the bytes are of another version, or damaged.
+            DamagedError: the bytes are of another version, or damaged.
         """
         start = len(_MAGIC) + 8
         if blob[: len(_MAGIC)] != _MAGIC:
-            raise StoreError("a kept profile is damaged, or of another version of drift-monitor")
+            raise DamagedError("a kept profile is damaged, or of another version of drift-monitor")
         try:
             size = int.from_bytes(blob[len(_MAGIC) : start], "little")
             whole = pa.Codec("zstd").decompress(blob[start:], size, asbytes=True)
@@ -196,7 +196,7 @@ class Packed:
                 at += arrays[name].nbytes
             return cls._of(head, arrays, layout)
         except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
-            raise StoreError(f"a kept profile is damaged ({type(error).__name__})") from error
+            raise DamagedError(f"a kept profile is damaged ({type(error).__name__})") from error
 
     @classmethod
     def _of(cls, head: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], layout: Layout) -> Self:

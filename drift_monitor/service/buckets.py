@@ -8,13 +8,14 @@ So the result has the bits of reading the window directly, and the database can 
 
 from __future__ import annotations
 
-import glob
+import fcntl
 import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from drift_monitor.core.arrow import as_numpy, is_missing
-from drift_monitor.core.errors import StoreError
+from drift_monitor.core.arrow import as_numpy
+from drift_monitor.core.errors import DamagedError, StoreError
 from drift_monitor.core.packed import Layout, Packed, pack, packed_bytes
 from drift_monitor.sources.parquet_files import Footer, RowGroup
 
@@ -36,6 +37,10 @@ MEMORY: Final = 1 << 28
 LAYOUTS: Final = 3
 """Layouts that are kept: that of now, and those before, for a reference on trial."""
 _SPARE: Final = timedelta(days=2) // timedelta(microseconds=1)
+
+
+Lost = tuple[int | None, int | None, int]
+"""First and last bucket of a batch (None: it has no row with a time), and its rows without a usable time."""
 
 
 class Unit(Protocol):
@@ -69,10 +74,16 @@ class Buckets:
         self.limit = max(26, MEMORY // packed_bytes(layout))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock_of(path).open("ab")
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
             self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self._prepare()
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{path} cannot be used ({error})") from error
+            raise StoreError(f"{path} cannot be opened ({error})") from error
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def _prepare(self) -> None:
         db = self._db
@@ -86,24 +97,27 @@ class Buckets:
                 for statement in _statements(script):
                     db.execute(statement)
             elif version != 1:
-                raise sqlite3.DatabaseError(f"version {version} of another drift-monitor")
+                raise DamagedError(f"it is of version {version}, that of another drift-monitor")
 
     def close(self) -> None:
         """Let others use it."""
         self._db.close()
+        self._lock.close()
 
     # -- footers -----------------------------------------------------------------------------------
 
     def footers(self) -> dict[bytes, Footer]:
         """The Parquet footers that are known, by file."""
-        schemas = {
-            number: pa.ipc.read_schema(pa.py_buffer(content))
-            for number, content in self._db.execute("SELECT id, content FROM schemas")
-        }
-        return {
-            file: Footer(schemas[schema], tuple(RowGroup(*group) for group in json.loads(groups)))
-            for file, schema, groups in self._db.execute("SELECT file, schema, row_groups FROM footers")
-        }
+        rows = self._db.execute("SELECT file, schema, row_groups FROM footers").fetchall()
+        contents = self._db.execute("SELECT id, content FROM schemas").fetchall()
+        try:
+            schemas = {number: pa.ipc.read_schema(pa.py_buffer(content)) for number, content in contents}
+            return {
+                file: Footer(schemas[schema], tuple(RowGroup(*group) for group in json.loads(groups)))
+                for file, schema, groups in rows
+            }
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"a kept footer is damaged ({type(error).__name__})") from error
 
     def keep_footers(self, found: Mapping[bytes, Footer]) -> None:
         """Remember these and forget all others."""
@@ -120,43 +134,56 @@ class Buckets:
 
     # -- units -------------------------------------------------------------------------------------
 
-    def unread(self, units: Sequence[Any]) -> list[Any]:
-        """Those of the units that were never folded."""
-        known = {i for (i,) in self._db.execute("SELECT identity FROM units WHERE layout = ?", (self._key,))}
+    def unread(self, units: Sequence[Any], start: int) -> list[Any]:
+        """Those of the units that were never folded, or of which not all is there that a window needs.
+
+        Args:
+            units: of the source.
+            start: of the window, in microseconds since 1970.
+        """
+        known = {
+            identity
+            for (identity,) in self._db.execute(
+                "SELECT identity FROM units WHERE layout = ? AND coalesce(since, ?) <= ?",
+                (self._key, start, start),
+            )
+        }
         return [unit for unit in units if unit.identity not in known]
 
-    def keep(self, unit: Unit, profiles: Mapping[int, Profile], invalid: int) -> None:
+    def keep(self, unit: Unit, profiles: Mapping[int, Profile], invalid: Sequence[Lost]) -> None:
         """Store what a unit was folded into, all of it or nothing.
 
         Args:
             unit: that was read.
             profiles: by start of bucket, in microseconds since 1970.
-            invalid: rows without a usable time.
+            invalid: where rows without a usable time were.
         """
         parts = [(start, pack(p, self._layout).to_bytes()) for start, p in profiles.items()]
-        rows = sum(p.rows for p in profiles.values())
         span = (min(profiles), max(profiles)) if profiles else (None, None)
-        self._put(unit, span, rows, invalid, parts, scattered=False)
+        self._put(unit, span, invalid, parts, scattered=False)
 
     def give_up(self, unit: Unit) -> None:
         """Note that a unit has to be read anew for each window."""
-        self._put(unit, (None, None), 0, 0, [], scattered=True)
+        self._put(unit, (None, None), [], [], scattered=True)
 
     def _put(
         self,
         unit: Unit,
         span: tuple[int | None, int | None],
-        rows: int,
-        invalid: int,
+        invalid: Sequence[Lost],
         parts: Iterable[tuple[int, bytes]],
         *,
         scattered: bool,
     ) -> None:
         with _transaction(self._db) as db:
-            row = (self._key, unit.identity, *span, rows, invalid, scattered)
+            row = (self._key, unit.identity, *span, json.dumps(invalid), scattered)
+            db.execute(
+                "DELETE FROM units WHERE layout = ? AND identity = ? AND since IS NOT NULL",
+                (self._key, unit.identity),
+            )
             new = db.execute(
-                "INSERT OR IGNORE INTO units (layout, identity, first, last, rows, invalid, scattered) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO units (layout, identity, first, last, invalid, scattered) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
                 row,
             )
             if new.rowcount:  # else another process was quicker, and stored the same
@@ -175,29 +202,34 @@ class Buckets:
 
         Returns:
             Packed profiles by start of stretch, without those that have no rows, and the number of rows without a
-            usable time; None when one of the units has to be read anew.
+            usable time; None when one of the units is not there (another process may have forgotten it), or has to
+            be read anew for each window.
         """
         mine = {unit.identity for unit in units}
-        numbers, invalid = set(), 0
-        for number, identity, first, last, lost, scattered in self._db.execute(
-            "SELECT id, identity, first, last, invalid, scattered FROM units WHERE layout = ?", (self._key,)
-        ):
-            if identity not in mine:
-                continue
-            if scattered:
+        with _transaction(self._db) as db:
+            names: dict[int, bytes] = {}
+            invalid = 0
+            for number, identity, since, lost, scattered in db.execute(
+                "SELECT id, identity, since, invalid, scattered FROM units WHERE layout = ?", (self._key,)
+            ):
+                if identity not in mine:
+                    continue
+                if scattered or (since is not None and since > cuts[0]):
+                    return None
+                names[number] = identity
+                for first, last, count in json.loads(lost):
+                    if first is None or (first < end and last >= cuts[0]):
+                        invalid += count
+            if len(names) < len(mine):
                 return None
-            numbers.add(number)
-            if first is None or (first < end and last >= cuts[0]):
-                invalid += lost
-        there: dict[int, list[int]] = {}
-        for number, start in self._db.execute(
-            "SELECT unit, start FROM parts WHERE start >= ? AND start < ? ORDER BY start, unit", (cuts[0], end)
-        ):
-            if number in numbers:
-                there.setdefault(start, []).append(number)
-        tree = _Tree(self._db, self._key, self._layout, self._width, there)
-        stretches = zip(cuts, [*cuts[1:], end], strict=True)
-        with _transaction(self._db):
+            there: dict[int, list[tuple[bytes, int]]] = {}
+            for number, start in db.execute(
+                "SELECT unit, start FROM parts WHERE start >= ? AND start < ?", (cuts[0], end)
+            ):
+                if number in names:
+                    there.setdefault(start, []).append((names[number], number))
+            tree = _Tree(db, self._key, self._layout, self._width, {s: sorted(p) for s, p in there.items()})
+            stretches = zip(cuts, [*cuts[1:], end], strict=True)
             found = {start: tree.between(start, stop) for start, stop in stretches}
         return {start: packed for start, packed in found.items() if packed is not None}, invalid
 
@@ -216,24 +248,28 @@ class Buckets:
             for table in ("units", "merged", "used"):
                 db.execute(f"DELETE FROM {table} WHERE layout IN ({old})", (LAYOUTS,))  # noqa: S608
             before = start - (end - start) - _SPARE
-            db.execute("DELETE FROM units WHERE layout = ? AND last < ?", (self._key, before))
             db.execute("DELETE FROM merged WHERE layout = ? AND start + width < ?", (self._key, before))
-            gone = [
-                (number,)
-                for number, identity in db.execute(
-                    "SELECT id, identity FROM units WHERE layout = ? AND last >= ? AND first < ?",
-                    (self._key, start, end),
-                ).fetchall()
-                if identity not in mine
-            ]
-            db.executemany("DELETE FROM units WHERE id = ?", gone)
+            for number, identity, first, last in db.execute(
+                "SELECT id, identity, first, last FROM units WHERE layout = ?", (self._key,)
+            ).fetchall():
+                if identity in mine:  # text that is still there: its rows of then may go, that it was read may not
+                    if first is not None and first < before:
+                        db.execute("DELETE FROM parts WHERE unit = ? AND start < ?", (number, before))
+                        db.execute("UPDATE units SET since = ? WHERE id = ?", (before, number))
+                elif last is None or last < before or (last >= start and first < end):
+                    db.execute("DELETE FROM units WHERE id = ?", (number,))
 
 
 class _Tree:
     """Merges over 1, 2, 4, ... buckets, kept while their parts stay the same: windows share most of them."""
 
     def __init__(
-        self, db: sqlite3.Connection, key: str, layout: Layout, width: int, parts: Mapping[int, Sequence[int]]
+        self,
+        db: sqlite3.Connection,
+        key: str,
+        layout: Layout,
+        width: int,
+        parts: Mapping[int, Sequence[tuple[bytes, int]]],
     ) -> None:
         self._db, self._key, self._layout, self._width = db, key, layout, width
         self._parts = parts
@@ -249,13 +285,12 @@ class _Tree:
 
     def _node(self, start: int, width: int) -> Packed | None:
         low, high = np.searchsorted(self._starts, (start, start + width * self._width)).tolist()
-        held = [(s, n) for s in self._starts[low:high].tolist() for n in self._parts[s]]
+        held = [(s, *part) for s in self._starts[low:high].tolist() for part in self._parts[s]]
         if not held:
             return None
         if len(held) == 1:
-            row = self._db.execute("SELECT profile FROM parts WHERE start = ? AND unit = ?", held[0]).fetchone()
-            return Packed.from_bytes(row[0], self._layout)
-        name = hashlib.sha256(repr(held).encode()).digest()
+            return self._part(held[0])
+        name = hashlib.sha256(repr([(s, identity) for s, identity, _ in held]).encode()).digest()
         row = self._db.execute(
             "SELECT parts, profile FROM merged WHERE layout = ? AND width = ? AND start = ?",
             (self._key, width * self._width, start),
@@ -269,23 +304,17 @@ class _Tree:
         )
         return merged
 
-    def _merge(self, start: int, width: int, held: Sequence[tuple[int, int]]) -> Packed:
+    def _merge(self, start: int, width: int, held: Sequence[tuple[int, bytes, int]]) -> Packed:
         if width == 1:
-            profiles: Iterator[Packed] = (
-                Packed.from_bytes(row[0], self._layout)
-                for part in held
-                for row in self._db.execute("SELECT profile FROM parts WHERE start = ? AND unit = ?", part)
-            )
-            whole = next(profiles)
-            for profile in profiles:
-                whole = whole.merge(profile)
-            return whole
+            return reduce(Packed.merge, map(self._part, held))
         half = width // 2
-        a, b = self._node(start, half), self._node(start + half * self._width, half)
-        both = a if b is None else b if a is None else a.merge(b)
-        if both is None:
-            raise StoreError("a part of the kept profiles is gone")
-        return both
+        nodes = (self._node(start, half), self._node(start + half * self._width, half))
+        return reduce(Packed.merge, [node for node in nodes if node is not None])
+
+    def _part(self, held: tuple[int, bytes, int]) -> Packed:
+        start, _, unit = held
+        row = self._db.execute("SELECT profile FROM parts WHERE start = ? AND unit = ?", (start, unit)).fetchone()
+        return Packed.from_bytes(row[0], self._layout)
 
 
 def fold_unit(
@@ -294,29 +323,29 @@ def fold_unit(
     timestamp: str,
     width: timedelta,
     limit: int,
-) -> tuple[Mapping[int, Profile], int]:
-    """Fold the rows that have a time, and count the others.
+) -> tuple[Mapping[int, Profile], list[Lost]]:
+    """Fold the rows that have a time, and tell where the others are.
 
     Raises:
         TooManyBuckets: there are more than `limit`.
     """
-    micros, seen, invalid = width // timedelta(microseconds=1), set[int](), 0
+    micros, seen, lost = width // timedelta(microseconds=1), set[int](), list[Lost]()
 
     def timed() -> Iterator[pa.RecordBatch]:
-        nonlocal invalid
-        for batch in batches:
-            times = batch.column(timestamp)
+        for whole in batches:
+            times = whole.column(timestamp)
+            batch = whole if not times.null_count else whole.filter(times.is_valid())
+            buckets = np.unique(as_numpy(batch.column(timestamp)) // micros) * micros
             if times.null_count:
-                invalid += times.null_count
-                missing = is_missing(times)
-                batch = batch.filter(times.is_valid()) if not missing.all() else batch.slice(0, 0)  # noqa: PLW2901
+                span = (int(buckets[0]), int(buckets[-1])) if len(buckets) else (None, None)
+                lost.append((*span, times.null_count))
+            seen.update(buckets.tolist())
+            if len(seen) > limit:
+                raise TooManyBuckets
             if batch.num_rows:
-                seen.update(np.unique(as_numpy(batch.column(timestamp)) // micros).tolist())
-                if len(seen) > limit:
-                    raise TooManyBuckets
                 yield batch
 
-    return fold(timed()), invalid
+    return fold(timed()), lost
 
 
 def _nodes(start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -358,10 +387,26 @@ def _statements(script: str) -> Iterator[str]:
             held = ""
 
 
+def is_damaged(error: Exception) -> bool:
+    """Whether a database has to go: what it holds is not what was written."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, DamagedError) or (
+        code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    )
+
+
 def discard(state: Path, monitor: str) -> None:
-    """Delete a database that cannot be used; the next window makes another."""
-    for path in (state / FOLDER).glob(f"{glob.escape(monitor)}.db*"):
-        path.unlink(missing_ok=True)
+    """Delete a damaged database, unless another process has it open; the next window makes another."""
+    path = state / FOLDER / f"{monitor}.db"
+    with suppress(OSError), _lock_of(path).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)
+
+
+def _lock_of(path: Path) -> Path:
+    """Held shared by who uses the database, and alone by who deletes it."""
+    return path.with_suffix(".lock")
 
 
 def open_buckets(state: Path, monitor: str, layout: Layout, reading: str, width: timedelta) -> closing[Buckets]:

@@ -4,13 +4,13 @@ CREATE TABLE used (
   at INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE units (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   layout TEXT NOT NULL,
   identity BLOB NOT NULL,
+  since INTEGER,      -- parts before this were deleted; null when all are there
   first INTEGER,      -- bucket, microseconds since 1970; null without rows that have a time
   last INTEGER,
-  rows INTEGER NOT NULL,
-  invalid INTEGER NOT NULL,
+  invalid TEXT NOT NULL,   -- JSON: [first bucket, last bucket, rows without a usable time] of batches that have some
   scattered INTEGER NOT NULL,   -- over too many buckets: read anew for each window
   UNIQUE (layout, identity)
 ) STRICT;

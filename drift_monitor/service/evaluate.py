@@ -16,6 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
+from drift_monitor import __version__
 from drift_monitor.config.models import Monitor, sample_of
 from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import (
@@ -301,7 +302,6 @@ class _Run:
         import sqlite3  # noqa: PLC0415
 
         from drift_monitor.core.errors import StoreError  # noqa: PLC0415
-        from drift_monitor.service.buckets import discard  # noqa: PLC0415
 
         window, timestamp = self._request.window, self._monitor.source.timestamp
         settings, units = self._monitor.window, getattr(source, "units", None)
@@ -313,13 +313,18 @@ class _Run:
         try:
             return self._from_buckets(source, specs, pairs, columns, (cuts, end), progress)
         except (StoreError, sqlite3.Error) as error:
-            _log.warning(
-                "%s: every row of the window is read, and what was kept is forgotten: %s",
-                self._request.name,
-                error,
-            )
+            self._do_without(error)
+        except (SourceError, SchemaError) as error:  # of rows that the window may not need
+            _log.info("%s: every row of the window is read: %s", self._request.name, error)
+        return None
+
+    def _do_without(self, error: Exception) -> None:
+        """Say that kept buckets cannot be used, and delete them if they never will be."""
+        from drift_monitor.service.buckets import discard, is_damaged  # noqa: PLC0415
+
+        _log.warning("%s: every row of the window is read: kept buckets: %s", self._request.name, error)
+        if is_damaged(error):
             discard(self._request.state, self._request.name)
-            return None
 
     def _recall_footers(self, source: Any) -> None:
         """Tell the source what is known of its files, so that an old file is not opened again."""
@@ -332,9 +337,9 @@ class _Run:
             return
         try:
             with self._buckets(Layout(())) as kept:
-                source.footers.update(kept.footers())
+                source.known = kept.footers()
         except (StoreError, sqlite3.Error) as error:
-            _log.warning("%s: what is known of its files cannot be read: %s", self._request.name, error)
+            self._do_without(error)
 
     def _from_buckets(
         self,
@@ -360,7 +365,7 @@ class _Run:
 
         with self._buckets(layout) as kept:
             units = source.units(self._request.window)
-            unread = kept.unread(units)
+            unread = kept.unread(units, cuts[0])
             for done, unit in enumerate(unread, 1):
                 try:
                     folded = fold_unit(fold, source.batches(unit, columns), timestamp, width, kept.limit)
@@ -384,6 +389,7 @@ class _Run:
         monitor = self._monitor
         reading = json.dumps(
             [
+                __version__,
                 monitor.source.timestamp,
                 monitor.source.timezone,
                 monitor.columns.id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -94,7 +94,8 @@ class Files:
             self._kinds[config.timestamp] = "datetime"
         self._place = _place(config)
         self._schemas: dict[str, pa.Schema] = {}
-        self.footers: MutableMapping[bytes, parquet_files.Footer] = {}
+        self.known: Mapping[bytes, parquet_files.Footer] = {}
+        self.footers: dict[bytes, parquet_files.Footer] = {}
         if sizes is None:
             found = self._place.find(config.path)
             self._files = {path: self._split(path, status) for path, status in found.items()}
@@ -234,11 +235,11 @@ class Files:
         return found
 
     def _footer(self, path: str) -> parquet_files.Footer:
-        """What the footer says, read when it is first asked for; `footers` may know it from an earlier time."""
+        """What the footer says, read when it is first asked for, unless it is `known` from an earlier time."""
         times = repr((self._config.timestamp, self._config.timezone)).encode("utf-8", "surrogatepass")
         key = hashlib.sha256(self._files[path].file + times).digest()
         if key not in self.footers:
-            self.footers[key] = parquet_files.read_footer(
+            self.footers[key] = self.known.get(key) or parquet_files.read_footer(
                 path, self._config.timestamp, self._config.timezone, place=self._place
             )
         return self.footers[key]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drift_monitor.core.errors import StoreError
+from drift_monitor.core.errors import DamagedError
 from drift_monitor.core.fold import profile_buckets
 from drift_monitor.core.packed import Layout, Packed, pack, unpack
 from drift_monitor.core.products import PairSpec
@@ -94,5 +94,5 @@ def test_damaged_bytes_are_refused(data: st.DataObject) -> None:
     blob = pack(fold([(1.0, 2.0, "a"), (None, 3.0, "new")]), LAYOUT).to_bytes()
     at = data.draw(st.integers(0, len(blob) - 1))
     for broken in (blob[:at], b"", b"x" + blob[1:]):
-        with pytest.raises(StoreError):
+        with pytest.raises(DamagedError):
             Packed.from_bytes(broken, LAYOUT)
