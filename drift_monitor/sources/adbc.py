@@ -18,6 +18,9 @@ from drift_monitor.sources.table_rows import Bounds, days
 
 _DEADLINE: Final = "connect_timeout=10"
 """In which PostgreSQL has to answer, where the uri does not say; else a silent firewall holds a check up."""
+_SESSION: Final = (
+    "SELECT set_config('default_transaction_read_only', 'on', false), set_config('TimeZone', 'UTC', false)"
+)
 _KIND: Final = b"kind"
 _NUMBER, _TEXT = {_KIND: b"number"}, {_KIND: b"text"}
 
@@ -36,8 +39,8 @@ def open_postgres(uri: str) -> Callable[[], AbstractContextManager[Postgres]]:
     def connected() -> Iterator[Postgres]:
         with closing(dbapi.connect(uri)) as connection:
             with closing(connection.cursor()) as cursor:
-                cursor.execute("SET default_transaction_read_only = on")
-                cursor.execute("SET TimeZone = 'UTC'")
+                cursor.execute(_SESSION)
+                cursor.fetchall()
             connection.commit()
             yield Postgres(connection)
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -79,8 +80,9 @@ class Delta:
         """See `Source`. Files are pruned by the times and the partitions in the table's log."""
         with self._explained:
             log = pa.table(self._table.get_add_actions(flatten=True))
-            sizes = dict(zip(log["path"].to_pylist(), log["size_bytes"].to_pylist(), strict=True))
-            rows = dict(zip(log["path"].to_pylist(), log["num_records"].to_pylist(), strict=True))
+            names = [unquote(path) for path in log["path"].to_pylist()]  # the log escapes them
+            sizes = dict(zip(names, log["size_bytes"].to_pylist(), strict=True))
+            rows = dict(zip(names, log["num_records"].to_pylist(), strict=True))
             fragments = list(self._dataset.get_fragments(filter=self._filter(window)))
         paths = sorted(fragment.path for fragment in fragments)
         return [DeltaSplit(self.version, path, sizes[path], rows[path], window) for path in paths]

@@ -36,5 +36,7 @@ class Explained:
             raise type(error)(said if self._where in said else f"{self._where}: {said}") from None
         if "OutOfMemory" in type(error).__name__:  # DuckDB's own
             raise MemoryError(f"{self._where}: {said}") from None
+        if type(error).__module__ == "builtins" and not isinstance(error, OSError):
+            said = f"{type(error).__name__}: {said}"  # no library's own words, so they may say little
         hint = next((f": {hint}" for word, hint in self._hints.items() if word in said), "")
-        raise SourceError(f"{self._where} cannot be read: {said or type(error).__name__}{hint}") from None
+        raise SourceError(f"{self._where} cannot be read: {said}{hint}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Protocol
 
 import pyarrow as pa
@@ -83,9 +84,8 @@ class Sql:
 
     def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:  # noqa: ARG002
         """See `Source`. A table has the same columns in every window."""
-        schema = self._schema()
-        check_columns(schema, schema.names, self._where)
-        return schema
+        check_columns(self._schema, self._schema.names, self._where)
+        return self._schema
 
     def splits(self, window: Window | None) -> Sequence[SqlSplit]:
         """See `Source`."""
@@ -95,7 +95,7 @@ class Sql:
         """See `Source`. The database leaves out rows outside the window, and in a window those without a time."""
         timestamp, timezone = self._config.timestamp, self._config.timezone
         names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
-        schema = self._schema()
+        schema = self._schema
         check_columns(schema, names, self._where)
         part = pa.schema([schema.field(name) for name in names])
         between = None
@@ -105,7 +105,9 @@ class Sql:
             rows = database.read(self._relation, part, timestamp, between)
             yield from finished(rows, names, timestamp, timezone, split.window)
 
+    @cached_property
     def _schema(self) -> pa.Schema:
+        """As it was at the first look."""
         with self._explained, self._connect() as database:
             return database.schema(self._relation)
 

@@ -70,7 +70,9 @@ def in_duckdb(text: str, table: pa.Table, folder: Path, request: pytest.FixtureR
     with closing(duckdb.connect(folder / "warehouse.duckdb")) as connection:
         connection.register("given", table)
         connection.execute("CREATE TABLE carriers AS SELECT DISTINCT carrier, lower(carrier) AS code FROM given")
-        connection.execute("CREATE TABLE flights AS SELECT given.at, speed, late, lower(carrier) AS code FROM given")
+        connection.execute(
+            "CREATE TABLE flights AS SELECT given.at, speed, late, lower(carrier) AS code FROM given"
+        )
     return text
 
 
