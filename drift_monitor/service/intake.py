@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -106,6 +108,8 @@ class Child:
     def __init__(self, module: str, report: Callable[[dict[str, Any]], None]) -> None:
         self._report = report
         self._connection, theirs = socket.socketpair()
+        # a child that reads no more must not hold whoever sends for ever
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER), 0))
         self.born = time.monotonic()
         try:
             self._process = subprocess.Popen(
@@ -148,7 +152,7 @@ class Child:
                 self._ended = True
 
     def ask(self, header: dict[str, Any], body: bytes, seconds: float) -> dict[str, Any] | None:
-        """Send a request and wait; None when the child died or is too slow."""
+        """Send a request and wait; None when the child died or is too slow, which ends it."""
         waiter, number = _Waiter(), next(self._numbers)
         with self._waiting:
             if self._ended:
@@ -160,7 +164,7 @@ class Child:
         except OSError:
             self._ended = True
         else:
-            waiter.done.wait(seconds)
+            self._ended |= not waiter.done.wait(seconds) and header["do"] == "records"
         with self._waiting:
             self._waiters.pop(number, None)
         return waiter.answer
@@ -215,7 +219,7 @@ class _Settings:
 
     name: str
     monitor: Monitor
-    stamp: object
+    stamp: str
     columns: list[dict[str, Any]] | None
     retry: float = 0.0
 
@@ -241,6 +245,7 @@ class Intake:
         self._deaths: dict[str, tuple[int, float]] = {}
         self._settings: dict[str, _Settings] = {}
         self._told: dict[str, object] = {}
+        self._tell_again: float | None = None  # what a child could not do at first
         self._pending: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
         self._figures: dict[str, Figures] = defaultdict(Figures)
         self._problems: dict[str, str] = {}
@@ -437,7 +442,8 @@ class Intake:
 
     def _find_columns(self, name: str, monitor: Monitor, state: Path) -> bool:
         """Learn which columns a monitor keeps, when its configuration or its reference changed; whether it did."""
-        stamp = (monitor, _stamp(monitor.reference), _stamp(promoted_folder(state, name) / RECORD))
+        changed = [_stamp(monitor.reference), _stamp(promoted_folder(state, name) / RECORD)]
+        stamp = f"{monitor.model_dump_json()} {changed}"
         known = self._settings.get(name)
         if (
             known is not None
@@ -445,6 +451,10 @@ class Intake:
             and (known.columns is not None or time.monotonic() < known.retry)
         ):
             return False
+        cache = _Cache(monitor.source)
+        if (found := cache.read(stamp)) is not None:
+            self._settings[name] = _Settings(name, monitor, stamp, found)
+            return True
         request = CheckRequest(name=name, monitor=monitor, state=state, window=None)
         before = None if known is None else known.columns
         try:
@@ -460,15 +470,18 @@ class Intake:
         with self._lock:
             self._problems.pop(name, None)
         self._settings[name] = _Settings(name, monitor, stamp, json.loads(said))
+        cache.write(stamp, said)
         return True
 
     def _run(self, name: str, settings: dict[str, Any]) -> None:
         """Have a child run with these settings."""
         child = self._children.get(name)
         if child is not None and child.alive:
-            if self._told.get(name) == settings:
+            again = name == PUSH and self._tell_again is not None and time.monotonic() > self._tell_again
+            if self._told.get(name) == settings and not again:
                 return
             if name == PUSH:
+                self._tell_again = None
                 child.tell(settings)
                 self._told[name] = settings
                 return
@@ -511,6 +524,7 @@ class Intake:
     def _heard(self, header: dict[str, Any]) -> None:
         if header["do"] == "problem":
             log.error("no rows are taken", extra=fields(monitor=header["monitor"], reason=header["why"]))
+            self._tell_again = time.monotonic() + _PAUSES[2]
             return
         with self._lock:
             for name, told in header["monitors"].items():
@@ -536,6 +550,33 @@ class Intake:
                 except StoreError:
                     with self._lock:
                         self._pending[name][metric, reason] += count
+
+
+class _Cache:
+    """The columns that were found last, beside the rows: a start need not open the reference to take any."""
+
+    def __init__(self, source: object) -> None:
+        folder = source.spool if isinstance(source, SpooledSource) else None
+        self._path = None if folder is None else folder / ".columns.json"
+
+    def read(self, stamp: str) -> list[dict[str, Any]] | None:
+        """What was found from the same; None where that is not known."""
+        try:
+            known = json.loads(self._path.read_bytes()) if self._path is not None else {}
+        except (OSError, ValueError):
+            return None
+        return known["columns"] if known.get("stamp") == stamp else None
+
+    def write(self, stamp: str, columns: bytes) -> None:
+        """Keep what was found; nothing is lost where that cannot be."""
+        if self._path is None:
+            return
+        text = json.dumps({"stamp": stamp, "columns": json.loads(columns)})
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(".new")
+            temporary.write_text(text)
+            temporary.replace(self._path)
 
 
 def _stamp(path: Path) -> object:

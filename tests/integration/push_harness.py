@@ -51,6 +51,11 @@ def configure(folder, *, source=None, server=None, **monitor):
                 "report": {"enabled": False},
                 **monitor,
             },
+            "missing": {
+                "reference": "missing.parquet",
+                "source": {"type": "push", "timestamp": "t"},
+                "schedule": {"every": "1h"},
+            },
             "files": {
                 "reference": "training.parquet",
                 "source": {"path": "training.parquet", "timestamp": "t"},
@@ -123,6 +128,12 @@ class Client:
         )
         return answer.status, answer.headers, told
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self):
         if self.connection is not None:
             self.connection.close()
@@ -134,6 +145,11 @@ def kept(folder, columns=("id",)):
     source = open_spool(PushSource(type="push", timestamp="t", spool=folder), {})
     found = [batch.select(columns) for split in source.splits(None) for batch in source.batches(split, columns)]
     return pa.Table.from_batches(found).to_pylist() if found else []
+
+
+def count(folder):
+    source = open_spool(PushSource(type="push", timestamp="t", spool=folder), {})
+    return sum(batch.num_rows for split in source.splits(None) for batch in source.batches(split, ["t"]))
 
 
 def journals(folder):
