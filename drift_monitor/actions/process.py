@@ -11,6 +11,9 @@ from datetime import timedelta
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Value
 
+PARENT = "DRIFT_MONITOR_PARENT"
+"""In a child's environment: the process id of who started it, which it must not outlive."""
+
 
 class ProcessError(DriftMonitorError):
     """The process failed, or was too slow."""
@@ -37,7 +40,7 @@ def run_process(command: Sequence[str], request: Value, deadline: timedelta, *, 
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"DO_NOT_TRACK": "1"},
+        env=os.environ | {"DO_NOT_TRACK": "1", PARENT: str(os.getpid())},
         start_new_session=True,
     )
     try:

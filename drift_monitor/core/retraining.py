@@ -263,7 +263,10 @@ def advance(retraining: Retraining, event: Event, now: datetime, **news: object)
     if target is State.LIVE:
         changes["settled"] = False
     after = Retraining.model_validate(retraining.model_dump() | changes)
-    unchanged = after.model_copy(update={"changed": retraining.changed, "settled": retraining.settled})
+    same = {"changed": retraining.changed, "settled": retraining.settled}
+    if state is target is State.LIVE:  # a retry of the report would else ask for the same promotion again
+        same["note"] = retraining.note
+    unchanged = after.model_copy(update=same)
     return retraining if unchanged == retraining else after
 
 

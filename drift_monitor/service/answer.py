@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from drift_monitor.actions.process import PARENT
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.service.worker import die_with, limit_memory
 
@@ -27,7 +28,7 @@ def answer(kind: type[_T], work: Callable[[_T], BaseModel], memory: int) -> int:
     Returns:
         The exit code.
     """
-    die_with(os.getppid())
+    die_with(int(os.environ.get(PARENT) or os.getppid()))
     limit_memory(memory)
     with redirect_stdout(sys.stderr):  # a library that prints must not spoil the result
         try:

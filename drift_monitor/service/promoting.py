@@ -5,8 +5,10 @@ It reads a `PromoteRequest` on standard input and writes a `PromoteResult` on st
 
 from __future__ import annotations
 
+import fcntl
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from drift_monitor.actions.promote import PromoteRequest, PromoteResult
@@ -20,10 +22,20 @@ MEMORY: Final = 4 * 2**30  # bytes
 def promote(request: PromoteRequest) -> PromoteResult:
     """Build, calibrate and record the new reference. Until the record is written the old one is in use.
 
+    One process does this at a time; another, of a daemon that was killed, may be about to end.
+
     Raises:
         DriftMonitorError: the training data cannot be used.
         OSError: the state cannot be written.
     """
+    folder = promoted_folder(request.state, request.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".promoting").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _promote(request, folder)
+
+
+def _promote(request: PromoteRequest, folder: Path) -> PromoteResult:
     from drift_monitor.reference import build_reference  # noqa: PLC0415
     from drift_monitor.reference.version import sync_folder, write_durably  # noqa: PLC0415
     from drift_monitor.service.calibrations import known_of  # noqa: PLC0415
@@ -38,13 +50,12 @@ def promote(request: PromoteRequest) -> PromoteResult:
 
     name, monitor = request.name, request.monitor
     recorded = promotion_of(request.state, name)
-    if recorded is not None and recorded.retraining == request.retraining:  # and then the process died
-        return PromoteResult(version=recorded.version)
+    if recorded is not None and (recorded.retraining, recorded.training) == (request.retraining, request.training):
+        return PromoteResult(version=recorded.version)  # and then the process died
     if not request.training.is_absolute():
         raise BadReferenceError(f"{str(request.training)!r} is no absolute path of a training file")
     base = configured_reference(name, monitor, request.state, now=now)
     before = reference_of(name, monitor, request.state, now=now)
-    folder = promoted_folder(request.state, name)
     built = build_reference(
         request.training,
         folder,

@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from drift_monitor.core.errors import BadReferenceError
+from drift_monitor.core.retraining import Retraining
 from drift_monitor.core.types import UtcDatetime, Value, Window
 
 RECORD: Final = "promoted.json"
@@ -35,6 +36,10 @@ class Promotion(Value):
     at: UtcDatetime
     previous: Path
     trial_until: UtcDatetime
+
+    def is_of(self, retraining: Retraining) -> bool:
+        """Whether it is what this retraining led to, with the training file that is told of now."""
+        return self.retraining == retraining.id and retraining.trained_on in {"", str(self.training)}
 
     def on_trial(self, window: Window | None) -> bool:
         """Whether a window is to be compared with the version before as well."""

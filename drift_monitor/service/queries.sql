@@ -296,7 +296,13 @@ SELECT body FROM episodes WHERE monitor = :monitor AND lane = 'drift' AND closed
 -- name: busy_retraining
 -- The retraining of a monitor that is under way.
 SELECT id FROM retrainings WHERE monitor = :monitor AND id <> :id
-    AND state IN ('preparing', 'proposed', 'approved', 'sent', 'running', 'trained');
+    AND (state IN ('preparing', 'proposed', 'approved', 'sent', 'running', 'trained')
+        OR (state = 'live' AND NOT json_extract(body, '$.settled')));
+
+-- name: newest_verdict
+-- The verdict of the newest window of a monitor that was judged.
+SELECT verdict FROM runs WHERE monitor = :monitor AND state = 'done' AND verdict IN ('ok', 'drift', 'broken')
+    ORDER BY window_end DESC LIMIT 1;
 
 -- name: retraining
 -- One retraining by its id, or by how that begins.
@@ -326,7 +332,9 @@ SELECT id, body FROM episodes WHERE id = :id;
 SELECT state, last_error FROM outbox WHERE receiver = :receiver AND event_id = :event_id;
 
 -- name: purge_retrainings
--- Retrainings that ended long ago, and those of monitors that are no more.
+-- Retrainings that ended long ago, but not while their episode is known, which would cause another; and those of
+-- monitors that are no more.
 DELETE FROM retrainings WHERE changed < :before
-    AND (state NOT IN ('preparing', 'proposed', 'approved', 'sent', 'running', 'trained', 'live')
+    AND ((state NOT IN ('preparing', 'proposed', 'approved', 'sent', 'running', 'trained', 'live')
+            AND (episode IS NULL OR episode NOT IN (SELECT id FROM episodes)))
         OR monitor NOT IN (SELECT value FROM json_each(:monitors)));

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "retrainings"
 SETTLED = "the drift ended by itself"
+_KNOWN = 1000  # retrainings of a monitor among which the promoted one is looked for
 
 
 class Retrainer:
@@ -212,7 +213,7 @@ class Retrainer:
         why = self._store.retrainings.broken(retraining.monitor) or made.unlabelled(retrain.labels)
         if why:
             note = "; ".join([why, *made.notes])
-            self.move(retraining.id, Event.WITHHOLD, **made.news() | {"note": note})
+            self.move(retraining.id, Event.WITHHOLD, **made.news() | {"note": note, "decided_by": ""})
         elif retraining.mode == "propose" and not retraining.decided_by:
             self.move(retraining.id, Event.PREPARED, **made.news())
         else:
@@ -223,16 +224,36 @@ class Retrainer:
         reference = self._reference(retraining.monitor)
         at = self._newest_end(retraining)
         try:
+            self._refuse_older(retraining)
             request = promotion(retraining, monitor, retrain, self._config().state, at)
             version = self._work.promote(request, retrain.deadline).version
         except DriftMonitorError as error:
+            if (done := promotion_of(self._config().state, retraining.monitor)) and done.is_of(retraining):
+                self._record_promotion(retraining, monitor, done.version, at)  # it ended before its answer came
+                return
             sender = self._sender()
             self._store.retrainings.settle(
-                retraining.id, str(error), lambda r: not_promoted(r, monitor, sender, reference=reference)
+                retraining, str(error), lambda r: not_promoted(r, monitor, sender, reference=reference)
             )
             self._kick()
         else:
             self._record_promotion(retraining, monitor, version, at)
+
+    def _refuse_older(self, retraining: Retraining) -> None:
+        """A report that comes late must not bring back the training data of a model that was replaced since.
+
+        Raises:
+            RetrainingError: a younger retraining was promoted.
+        """
+        found = promotion_of(self._config().state, retraining.monitor)
+        if found is None or found.retraining == retraining.id:
+            return
+        known = self._store.retrainings.newest(retraining.monitor, _KNOWN)
+        if any(r.id == found.retraining and r.created > retraining.created for r in known):
+            raise RetrainingError(
+                f"retraining {found.retraining[:8]} was asked for later, its training data is the reference: to "
+                "go back to an older model, name that model's training data as `reference`"
+            )
 
     def _record_promotion(self, retraining: Retraining, monitor: Monitor, version: str, at: datetime) -> None:
         now, sender = datetime.now(UTC), self._sender()
@@ -243,7 +264,7 @@ class Retrainer:
             return ended, retrained(ended, retraining, monitor, sender)
 
         self._store.retrainings.promoted(
-            retraining.id, now, self._say(monitor), reference=version, at=at, close=close
+            retraining, now, self._say(monitor), reference=version, at=at, close=close
         )
         self._kick()
 

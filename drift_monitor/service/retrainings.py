@@ -18,7 +18,7 @@ from drift_monitor.core.retraining import (
     advance,
     broken_data,
 )
-from drift_monitor.core.types import Episode, Message
+from drift_monitor.core.types import Episode, Message, Outcome
 from drift_monitor.service.counters import count
 from drift_monitor.service.database import Database
 from drift_monitor.service.logs import fields
@@ -103,16 +103,22 @@ class Retrainings:
         with self._database.transaction() as db:
             return put(db, retraining)
 
-    def settle(self, name: str, note: str, say: Say = lambda _: ()) -> Retraining:
-        """Record that nothing more is done for one that is live, and why."""
+    def settle(self, worked_on: Retraining, note: str, say: Say = lambda _: ()) -> Retraining:
+        """Record that nothing more is done for one that is live, and why.
+
+        Nothing is recorded when its pipeline has named another training file meanwhile: that is still to be tried.
+        """
         with self._database.transaction() as db:
-            after = self._find(db, name).model_copy(update={"settled": True, "note": note})
+            before = self._find(db, worked_on.id)
+            if before.trained_on != worked_on.trained_on:
+                return before
+            after = before.model_copy(update={"settled": True, "note": note})
             self._write(db, after, say, entered=False)
         return after
 
     def promoted(
         self,
-        name: str,
+        worked_on: Retraining,
         now: datetime,
         say: Say,
         *,
@@ -123,15 +129,20 @@ class Retrainings:
         """Record that its training data is the reference, and close the open drift episode, all or nothing.
 
         Args:
-            name: its id.
+            worked_on: as it was when the reference was begun.
             now: the daemon's clock.
             say: the messages about it.
             reference: the version that was built.
             at: end of the newest window (event time).
             close: an open drift episode -> the closed one, and what is to be told of it.
+
+        Raises:
+            RetrainingError: its pipeline has named another training file meanwhile.
         """
         with self._database.transaction() as db:
-            before = self._find(db, name)
+            before = self._find(db, worked_on.id)
+            if before.trained_on != worked_on.trained_on:
+                raise RetrainingError(f"retraining {before.id[:8]} was trained on another file, as is told now")
             after = advance(before, Event.PROMOTED, now, reference=reference, promoted_at=at, note="")
             if after is before:
                 return before
@@ -172,7 +183,10 @@ class Retrainings:
 
     def _broken(self, db: Database, monitor: str) -> str:
         row = db.run("newest_episode", monitor=monitor, lane="quality").fetchone()
-        return broken_data(row and Episode.model_validate_json(row[1]), None)
+        if why := broken_data(row and Episode.model_validate_json(row[1]), None):
+            return why
+        newest = db.run("newest_verdict", monitor=monitor).fetchone()
+        return "the data of the newest window is broken" if newest == (Outcome.BROKEN.value,) else ""
 
     def _write(self, db: Database, after: Retraining, say: Say, *, entered: bool) -> None:
         changed = _stamp(after.changed)
@@ -189,6 +203,9 @@ def put(db: Database, retraining: Retraining) -> bool:
     changed = _stamp(retraining.changed)
     body = retraining.model_dump_json()
     known = db.run("retraining", id=retraining.id).fetchone()
+    busy = db.run("busy_retraining", monitor=retraining.monitor, id=retraining.id).fetchone()
+    if retraining.in_flight and busy is not None:
+        return False
     if known is None:
         new = db.run(
             "put_retraining",
@@ -200,10 +217,8 @@ def put(db: Database, retraining: Retraining) -> bool:
             changed=changed,
             body=body,
         ).rowcount
-    elif db.run("busy_retraining", monitor=retraining.monitor, id=retraining.id).fetchone() is None:
-        new = db.run("resume_retraining", id=retraining.id, changed=changed, body=body).rowcount
     else:
-        new = 0
+        new = db.run("resume_retraining", id=retraining.id, changed=changed, body=body).rowcount
     if new:
         count(db, "retrainings_total", {"monitor": retraining.monitor, "state": retraining.state.value})
     return bool(new)

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import sqlite3
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -21,12 +22,13 @@ from drift_monitor.core.retraining import Event, RetrainingError, State
 from drift_monitor.core.types import CheckResult, Outcome, QualityResult, ReferenceId, Window
 from drift_monitor.service.messages import Links
 from drift_monitor.service.metrics import Exposition
+from drift_monitor.service.promotions import RECORD, Promotion, promoted_folder
 from drift_monitor.service.retrain_work import Work
 from drift_monitor.service.retrainer import SETTLED, Retrainer
 from drift_monitor.service.retraining_messages import REQUESTED, Sender
 from drift_monitor.service.runs import Hooks, Runs
 from drift_monitor.service.server import Application, Server
-from drift_monitor.service.store import Store
+from drift_monitor.service.store import FILE, Store
 
 T0 = datetime(2026, 3, 4, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -384,6 +386,118 @@ def test_two_retrainings_in_vain_page_a_person_once(rig):
     assert begun.state is State.PREPARING
     loop.step()
     assert (loop.newest.mode, loop.newest.state, loop.newest.decided_by) == ("by hand", State.APPROVED, "ada")
+
+
+def test_a_broken_window_holds_back_before_its_episode_opens(rig):
+    loop = rig(retrain={"mode": "auto"})
+    loop.window()
+    loop.window(Outcome.BROKEN)
+    with closing(sqlite3.connect(loop.config.state / FILE)) as db:  # as if persistence or a cooldown kept it shut
+        db.execute("DELETE FROM episodes WHERE lane = 'quality'")
+        db.commit()
+    loop.step()
+    assert (loop.newest.state, loop.newest.decided_by) == (State.WITHHELD, "")
+    assert loop.newest.note.startswith("the data of the newest window is broken")
+    with pytest.raises(RetrainingError, match="the data of the newest window is broken"):
+        loop.begin("m", "ada")
+    assert loop.types("pipeline") == []
+
+
+def test_a_report_that_is_repeated_does_not_ask_for_the_promotion_again(rig):
+    loop = rig(retrain={"mode": "auto"}, refresh={"enabled": False})
+    loop.window()
+    loop.step()
+    loop.move(loop.newest.id, Event.LIVE, model_version="2", note="at last")
+    loop.step()
+    assert loop.newest.settled
+    loop.move(loop.newest.id, Event.LIVE, model_version="2", note="at last")
+    assert loop.newest.settled
+
+
+def test_an_older_model_does_not_take_the_reference_back(rig):
+    loop = rig(retrain={"mode": "auto", "give_up": 99}, refresh={"enabled": False})
+    loop.window()
+    loop.step()
+    first = loop.newest.id
+    loop.move(first, Event.LIVE, model_version="2")
+    loop.step()
+    assert loop.newest.settled
+    loop.window(Outcome.OK)
+    loop.window()
+    loop.step()
+    second = loop.newest
+    assert second.id != first
+    loop.move(second.id, Event.LIVE, model_version="3", trained_on="/data/3.parquet")
+    loop.step()
+    assert loop.newest.state is State.PROMOTED
+    record = Promotion(
+        base="b",
+        version="v",
+        model_version="3",
+        retraining=second.id,
+        training="/data/3.parquet",
+        at=T0,
+        previous="/p",
+        trial_until=T0,
+    )
+    folder = promoted_folder(loop.config.state, "m")
+    folder.mkdir(parents=True)
+    (folder / RECORD).write_text(record.model_dump_json())
+    loop.move(first, Event.LIVE, trained_on="/data/2.parquet")
+    loop.step()
+    old = loop.store.retrainings.find(first)
+    assert (old.state, old.settled) == (State.LIVE, True)
+    assert f"retraining {second.id[:8]} was asked for later" in old.note
+    assert len(loop.promoted) == 1
+
+
+def test_a_promotion_that_ended_before_its_answer_came_is_recorded(rig):
+    loop = rig(retrain={"mode": "auto"})
+    loop.window()
+    loop.step()
+    loop.move(loop.newest.id, Event.LIVE, model_version="2")
+    record = Promotion(
+        base="b",
+        version="v",
+        model_version="2",
+        retraining=loop.newest.id,
+        training="/t",
+        at=T0,
+        previous="/p",
+        trial_until=T0,
+    )
+    folder = promoted_folder(loop.config.state, "m")
+    folder.mkdir(parents=True)
+    (folder / RECORD).write_text(record.model_dump_json())
+    loop.trouble["promote"] = "it was not done after 60 s and was stopped"
+    loop.step()
+    assert (loop.newest.state, loop.newest.reference) == (State.PROMOTED, "v")
+
+
+def test_another_training_file_that_is_told_meanwhile_is_still_tried(rig):
+    loop = rig(retrain={"mode": "auto"})
+    loop.window()
+    loop.step()
+    ident = loop.newest.id
+    loop.move(ident, Event.LIVE, model_version="2", trained_on="/data/wrong.parquet")
+    worked_on = loop.newest
+    loop.move(ident, Event.LIVE, trained_on="/data/right.parquet")
+    assert not loop.store.retrainings.settle(worked_on, "it failed").settled
+    loop.step()
+    assert str(loop.promoted[0].training) == "/data/right.parquet"
+    assert loop.newest.state is State.PROMOTED
+
+
+def test_a_retraining_is_remembered_as_long_as_its_episode(rig):
+    loop = rig()
+    loop.window()
+    loop.step()
+    loop.move(loop.newest.id, Event.REJECT, decided_by="ada")
+    day, year = timedelta(days=1), timedelta(days=365)
+    loop.store.purge(datetime.now(UTC) + year, monitors=["m"], results=day, runs=day, delivered=day)
+    loop.window()
+    loop.step()
+    assert loop.newest.state is State.REJECTED
 
 
 def test_by_hand_one_at_a_time_and_not_on_broken_data(rig):
