@@ -120,3 +120,10 @@ def test_every_row_of_the_short_run_gets_a_weight() -> None:
     assert {each["rows"] for each in found["weights"].values()} == {1000, 10_000}
     for each in found["weights"].values():
         assert each["difference_after"] < each["difference_before"]
+
+
+def test_a_sliding_window_reads_each_row_once() -> None:
+    found = figures("incremental.py")
+    assert found["goals"] == {"each row read once": True}
+    assert found["weeks"]["rows in windows"] == 24 * 50 * found["weeks"]["windows"]
+    assert found["weeks"]["rows read, directly, in a day"] == 24 * 24 * 50
