@@ -34,25 +34,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drift_monitor.config.intake import PushSource
+from drift_monitor.intake.journal import read_frames
 from drift_monitor.service.lock import read_lock
-from drift_monitor.sources.spool import open_spool
+from drift_monitor.sources.spool import all_pieces, open_spool
 
 ARROW, LINES = "application/vnd.apache.arrow.stream", "application/x-ndjson"
 PATIENCE = 120  # seconds
-GOALS = {"arrow, 5000 rows a request": 50_000, "jsonl, 1000 rows a request": 20_000}
+CHUNK, AHEAD = 5000, 40_000  # messages: produced at once, and not read yet
+ONE, FLOOD = "arrow, 5000 rows a request", "flood: arrow, 20000 rows"
+GOALS = {ONE: 50_000, "jsonl, 1000 rows a request": 20_000}
 AT_MOST_MB = 1000.0  # of the daemon and its children together, whatever comes
 
 
 def main() -> int:
     """Measure and report; 1 when a goal is missed."""
     options = common.arguments(str(__doc__).splitlines()[0]).parse_args()
-    seconds = 2.0 if options.quick else 40.0
+    seconds = 1.0 if options.quick else 40.0
     runs = {
-        "arrow, 5000 rows a request": (ARROW, 5000, 4),
+        ONE: (ARROW, 5000, 4),
         "jsonl, 1000 rows a request": (LINES, 1000, 4),
         "jsonl, 1 row a request": (LINES, 1, 8),
-        "flood: arrow, 20000 rows": (ARROW, 20_000, 40),
+        FLOOD: (ARROW, 20_000, 40),
     }
+    if options.quick:
+        runs = {name: runs[name] for name in (ONE, FLOOD)}
     figures: dict[str, dict[str, Any]] = {}
     for name, (kind, rows, clients) in runs.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -60,19 +65,21 @@ def main() -> int:
             with daemon(config) as (process, address):
                 figures[name] = push(process, address, kind, rows, clients, seconds)
             figures[name] |= {"kept": count(Path(folder) / "state" / "spool" / "m")}
-    figures["kafka, json"] = kafka(20_000 if options.quick else 400_000)
+    if not options.quick:
+        figures["kafka, json"] = kafka(400_000)
     for name in runs:
         if figures[name]["rows"] != figures[name]["kept"]:
             sys.exit(
                 f"{name}: {figures[name]['rows']} rows were acknowledged and {figures[name]['kept']} are there"
             )
     peak = max(figures[name]["peak_mb"] for name in runs)
-    flood = figures["flood: arrow, 20000 rows"]
+    flood = figures[FLOOD]
     goals = {
         **{
             f"{name}: {figures[name]['rows_per_s']:,.0f} rows/s (at least {goal:,})": figures[name]["rows_per_s"]
             >= goal
             for name, goal in GOALS.items()
+            if name in figures
         },
         f"peak {peak:.0f} MB (under {AT_MOST_MB:g})": peak < AT_MOST_MB,
         f"the flood met 429 ({flood['answers'].get('429', 0):,} times) and no other refusal": set(flood["answers"])
@@ -273,23 +280,21 @@ def kafka(messages: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         source = {"type": "kafka", "timestamp": "t", "bootstrap": bootstrap, "topic": "rows"}
         producer.list_topics("rows", timeout=30)
-        with daemon(prepare(Path(folder), source)) as (process, address):
+        with daemon(prepare(Path(folder), source)) as (process, _):
             before, began = cpu(process), time.monotonic()
             with watched(process) as peak:
-                for number in range(messages):
-                    while True:
-                        try:
-                            producer.produce("rows", values[number % len(values)], partition=number % 4)
-                        except BufferError:
-                            producer.poll(0.05)
-                        else:
-                            break
-                producer.flush(PATIENCE)
-                produced = time.monotonic() - began
-                while taken(address) < messages:
+                produced = read = 0
+                while read < messages:
                     if time.monotonic() - began > PATIENCE:
-                        sys.exit(f"of {messages} messages only {taken(address)} were read")
-                    time.sleep(0.1)
+                        sys.exit(f"of {messages} messages only {read} were read")
+                    if produced < messages and produced - read < AHEAD:  # the mock brokers keep 5 MB a partition
+                        for number in range(produced, produced + CHUNK):
+                            producer.produce("rows", values[number % len(values)], partition=number % 4)
+                        producer.flush(PATIENCE)
+                        produced += CHUNK
+                    else:
+                        time.sleep(0.05)
+                    read = read_to(Path(folder) / "state" / "spool" / "m")
             took, used = time.monotonic() - began, cpu(process) - before
         found = count(Path(folder) / "state" / "spool" / "m")
     if found != messages:
@@ -297,18 +302,22 @@ def kafka(messages: int) -> dict[str, Any]:
     return {
         "rows": messages,
         "rows_per_s": messages / took,
-        "produced_s": produced,
         "cpu_s_per_million": used / messages * 1e6,
         "peak_mb": peak[0] / 2**20,
     }
 
 
-def taken(address: str) -> int:
-    """Rows that the daemon has counted."""
-    with urlopen(f"{address}/metrics", timeout=30) as answer:
-        lines = answer.read().decode().splitlines()
-    found = [line for line in lines if line.startswith('drift_monitor_intake_rows_total{monitor="m"}')]
-    return int(float(found[0].rpartition(" ")[2])) if found else 0
+def read_to(folder: Path) -> int:
+    """Messages that are durable: the newest offsets in the journals, or in the files where there are none."""
+    offsets: dict[str, int] = {}
+    for journal in sorted(folder.glob(".journal-*")):
+        with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):  # it became a file
+            for header, _ in read_frames(journal):
+                offsets = header.get("offsets", {}).get("rows", offsets)
+    if not offsets:
+        metadata = pq.read_metadata(all_pieces(folder)[-1].path).metadata or {}
+        offsets = json.loads(metadata.get(b"drift_monitor.offsets", b"{}")).get("rows", {})
+    return sum(offsets.values())
 
 
 @contextmanager

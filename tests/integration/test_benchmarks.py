@@ -127,3 +127,10 @@ def test_a_sliding_window_reads_each_row_once() -> None:
     assert found["goals"] == {"each row read once": True}
     assert found["weeks"]["rows in windows"] == 24 * 50 * found["weeks"]["windows"]
     assert found["weeks"]["rows read, directly, in a day"] == 24 * 24 * 50
+
+
+def test_every_pushed_row_that_was_acknowledged_is_kept_once() -> None:
+    found = figures("push.py")["push"]
+    for row in found.values():
+        assert row["rows"] == row["kept"] > 0
+    assert set(found["flood: arrow, 20000 rows"]["answers"]) == {"202", "429"}

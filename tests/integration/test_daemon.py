@@ -414,7 +414,7 @@ def test_systemd_is_told(tmp_path, processes, monkeypatch):
         hear(r"RELOADING=1\nMONOTONIC_USEC=\d+")
         hear("READY=1")
         daemon.send(signal.SIGTERM)
-        hear(r"STOPPING=1\nEXTEND_TIMEOUT_USEC=20000000")  # the grace and some last words
+        hear(r"STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000")  # the grace and some last words
     daemon.end()
 
 
