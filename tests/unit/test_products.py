@@ -363,6 +363,7 @@ def test_a_check_counts_the_features_that_it_watches_and_can_read(
         "source": {"path": str(tmp_path / "live.parquet"), "timestamp": "time"},
         "schedule": {"every": "1d"},
         "columns": {"prediction": "score", "ignore": list(ignored)},
+        "window": {"incremental": False},  # just the window's rows are folded
     }
     result = evaluate(
         CheckRequest(
