@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.slow
+takes_minutes = pytest.mark.skipif(
+    "DRIFT_MONITOR_BENCHMARKS" not in os.environ, reason="takes minutes: set DRIFT_MONITOR_BENCHMARKS=1"
+)
 
 
 def figures(script: str, *options: str) -> dict[str, Any]:
@@ -114,6 +118,7 @@ def test_weights_win_back_what_a_shift_cost_a_rigid_learner_and_cost_a_flexible_
     assert all(each["refused"] == 1 and each["used"] == 0 for each in wine)  # 89 rows are too few
 
 
+@takes_minutes
 def test_every_row_of_the_short_run_gets_a_weight() -> None:
     found = figures("weights_scale.py")
     assert set(found["costs"]) == set(found["weights"])
@@ -129,6 +134,7 @@ def test_a_sliding_window_reads_each_row_once() -> None:
     assert found["weeks"]["rows read, directly, in a day"] == 24 * 24 * 50
 
 
+@takes_minutes
 def test_every_pushed_row_that_was_acknowledged_is_kept_once() -> None:
     found = figures("push.py")["push"]
     for row in found.values():
