@@ -68,9 +68,9 @@ def test_broken_data_holds_back_the_drift_of_the_same_monitor(pair):
     def when(alert, subject, status):
         return next(n.at for n in pair.notices if (n.alert, n.subject, n.status) == (alert, subject, status))
 
-    # The same second will do: both come in the flush that follows the end of the inhibition.
+    # A few seconds will do: each group has its own flush after the end of the inhibition, which lasted far longer.
     assert (
-        when("DriftMonitorDrift", "broken", "firing") >= when("DriftMonitorDataQuality", "broken", "resolved") - 2
+        when("DriftMonitorDrift", "broken", "firing") >= when("DriftMonitorDataQuality", "broken", "resolved") - 5
     )
     assert when("DriftMonitorDrift", "again", "firing") < when("DriftMonitorDataQuality", "broken", "resolved")
 
