@@ -175,7 +175,7 @@ def most_alarms(runs: int, alpha: float) -> float:
 
 
 ALPHAS = (0.05, 0.01, 0.001)
-RUNS = 200
+RUNS = 400
 
 
 def count_alarms(population: str, n: int) -> dict[str, list[int]]:
