@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice, pairwise
@@ -33,6 +31,7 @@ from drift_monitor.core.threshold import DRIFT_SHARE, LEAST_DAYS, Threshold, cho
 from drift_monitor.reference import Reference
 from drift_monitor.reference.version import write_durably
 from drift_monitor.service.channels import replay_channels
+from drift_monitor.service.lock import locked
 from drift_monitor.service.packages import versions
 from drift_monitor.service.references import quality_of
 from drift_monitor.service.scheduler import EPOCH, fires_after
@@ -188,7 +187,7 @@ def known_of(
         path = folder / file
         found = _read(path)
     if found is None:
-        with _locked(folder):
+        with locked(folder):
             found = _read(path)
             if found is None:
                 found = _made(watch, reference, specs, progress)
@@ -342,11 +341,3 @@ def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     write_durably(temporary, content)
     temporary.replace(path)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -101,6 +101,21 @@ def read_lock(state: Path) -> LockInfo | None:
     raise StoreError(f"{path} is locked, but does not say by which process: find it with `fuser {path}`")
 
 
+@contextmanager
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Wait until no other process holds this lock of a folder, then hold it. The folder is made.
+
+    The kernel drops the lock when the process dies.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _in_use(state: Path, holder: LockInfo | None) -> StoreError:
     who = f"pid {holder.pid}, started {holder.started:%Y-%m-%d %H:%M:%SZ}" if holder else "pid unknown"
     return StoreError(

@@ -5,7 +5,6 @@ It reads a `PromoteRequest` on standard input and writes a `PromoteResult` on st
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 from drift_monitor.actions.promote import PromoteRequest, PromoteResult
 from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.service.answer import answer
+from drift_monitor.service.lock import locked
 from drift_monitor.service.promotions import RECORD, Promotion, promoted_folder, promotion_of
 
 MEMORY: Final = 4 * 2**30  # bytes
@@ -29,9 +29,7 @@ def promote(request: PromoteRequest) -> PromoteResult:
         OSError: the state cannot be written.
     """
     folder = promoted_folder(request.state, request.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".promoting").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder, ".promoting"):  # apart from that of the versions, which is taken in between
         return _promote(request, folder)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +17,7 @@ from drift_monitor.core.profile import Spec
 from drift_monitor.core.types import Value
 from drift_monitor.reference import Reference, build_reference, open_reference
 from drift_monitor.reference.version import hash_file, write_durably
+from drift_monitor.service.lock import locked
 from drift_monitor.service.promotions import promoted_folder, promotion_of
 
 _RECORD: Final = "training.json"
@@ -105,7 +104,7 @@ def configured_reference(
         ) from error
     recipe = _recipe(monitor)
     try:
-        with _locked(folder):
+        with locked(folder):
             known = _read(folder / _RECORD)
             if known is not None and known.recipe != recipe:
                 known = None
@@ -240,11 +239,3 @@ def _read(path: Path) -> _Record | None:
         return _Record.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

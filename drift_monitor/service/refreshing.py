@@ -6,7 +6,6 @@ argument `labels`, a `LabelsRequest` and a `LabelsResult`.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -35,6 +34,7 @@ from drift_monitor.core.types import Window
 from drift_monitor.service.evaluate import CheckRequest
 from drift_monitor.service.labels import count_labels
 from drift_monitor.service.live_windows import judge, stretches, windows_of
+from drift_monitor.service.lock import locked
 from drift_monitor.service.packages import versions
 from drift_monitor.service.refresh_manifest import (
     Counts,
@@ -325,9 +325,7 @@ def _workspace(output: Path) -> Iterator[Path]:
 
     Two processes that write to the same folder wait for each other.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(output):
         for left in output.glob(f"{_BUILDING}*"):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=output) as temporary:
