@@ -8,36 +8,29 @@ So the result has the bits of reading the window directly, and the database can 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
 from datetime import timedelta
 from functools import reduce
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from drift_monitor.core.arrow import as_numpy
-from drift_monitor.core.errors import DamagedError, StoreError
 from drift_monitor.core.packed import Layout, Packed, pack, packed_bytes
-from drift_monitor.sources.parquet_files import Footer, RowGroup
 
 if TYPE_CHECKING:
     from drift_monitor.core.profile import Profile
+    from drift_monitor.service.bucket_store import BucketStore
 
-FOLDER: Final = "buckets"
 MEMORY: Final = 1 << 28
 """Bytes of packed profiles that one unit may become; one spread over more buckets is read anew for each window."""
 LAYOUTS: Final = 3
 """Layouts that are kept: that of now, and those before, for a reference on trial."""
 _SPARE: Final = timedelta(days=2) // timedelta(microseconds=1)
-
 
 Lost = tuple[int | None, int | None, int]
 """First and last bucket of a batch (None: it has no row with a time), and its rows without a usable time."""
@@ -56,83 +49,20 @@ class TooManyBuckets(Exception):  # noqa: N818 - it is caught by who reads, and 
 
 
 class Buckets:
-    """The kept buckets of one monitor, for one layout of cells; one process uses it at a time, others wait.
+    """The kept buckets of a monitor on one layout of cells.
 
     Args:
-        path: of the database; it is made when it is not there.
+        store: the monitor's database.
         layout: of the cells.
         reading: whatever else decides what is read as what (columns, time zone, kinds), as text.
         width: of a bucket.
-
-    Raises:
-        StoreError: it cannot be used.
     """
 
-    def __init__(self, path: Path, layout: Layout, reading: str, width: timedelta) -> None:
-        self._layout, self._width = layout, width // timedelta(microseconds=1)
+    def __init__(self, store: BucketStore, layout: Layout, reading: str, width: timedelta) -> None:
+        self._store, self._layout = store, layout
+        self._width = width // timedelta(microseconds=1)
         self._key = hashlib.sha256(f"{layout.key}\0{self._width}\0{reading}".encode()).hexdigest()
         self.limit = max(26, MEMORY // packed_bytes(layout))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock_of(path).open("ab")
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
-            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{path} cannot be opened ({error})") from error
-        try:
-            self._prepare()
-        except BaseException:
-            self.close()
-            raise
-
-    def _prepare(self) -> None:
-        db = self._db
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA foreign_keys = ON")
-        with _transaction(db):
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                script = resources.files("drift_monitor.service").joinpath("buckets.sql").read_text("utf-8")
-                for statement in _statements(script):
-                    db.execute(statement)
-            elif version != 1:
-                raise DamagedError(f"it is of version {version}, that of another drift-monitor")
-
-    def close(self) -> None:
-        """Let others use it."""
-        self._db.close()
-        self._lock.close()
-
-    # -- footers -----------------------------------------------------------------------------------
-
-    def footers(self) -> dict[bytes, Footer]:
-        """The Parquet footers that are known, by file."""
-        rows = self._db.execute("SELECT file, schema, row_groups FROM footers").fetchall()
-        contents = self._db.execute("SELECT id, content FROM schemas").fetchall()
-        try:
-            schemas = {number: pa.ipc.read_schema(pa.py_buffer(content)) for number, content in contents}
-            return {
-                file: Footer(schemas[schema], tuple(RowGroup(*group) for group in json.loads(groups)))
-                for file, schema, groups in rows
-            }
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"a kept footer is damaged ({type(error).__name__})") from error
-
-    def keep_footers(self, found: Mapping[bytes, Footer]) -> None:
-        """Remember these and forget all others."""
-        known = {file for (file,) in self._db.execute("SELECT file FROM footers")}
-        with _transaction(self._db) as db:
-            for file in found.keys() - known:
-                content = found[file].schema.serialize().to_pybytes()
-                db.execute("INSERT OR IGNORE INTO schemas (content) VALUES (?)", (content,))
-                (schema,) = db.execute("SELECT id FROM schemas WHERE content = ?", (content,)).fetchone()
-                groups = json.dumps([[g.rows, g.oldest, g.newest] for g in found[file].row_groups])
-                db.execute("INSERT OR REPLACE INTO footers VALUES (?, ?, ?)", (file, schema, groups))
-            db.executemany("DELETE FROM footers WHERE file = ?", [(file,) for file in known - found.keys()])
-            db.execute("DELETE FROM schemas WHERE id NOT IN (SELECT schema FROM footers)")
-
-    # -- units -------------------------------------------------------------------------------------
 
     def unread(self, units: Sequence[Any], start: int) -> list[Any]:
         """Those of the units that were never folded, or of which not all is there that a window needs.
@@ -143,7 +73,7 @@ class Buckets:
         """
         known = {
             identity
-            for (identity,) in self._db.execute(
+            for (identity,) in self._store.read(
                 "SELECT identity FROM units WHERE layout = ? AND coalesce(since, ?) <= ?",
                 (self._key, start, start),
             )
@@ -175,7 +105,7 @@ class Buckets:
         *,
         scattered: bool,
     ) -> None:
-        with _transaction(self._db) as db:
+        with self._store.transaction() as db:
             row = (self._key, unit.identity, *span, json.dumps(invalid), scattered)
             db.execute(
                 "DELETE FROM units WHERE layout = ? AND identity = ? AND since IS NOT NULL",
@@ -189,8 +119,6 @@ class Buckets:
             if new.rowcount:  # else another process was quicker, and stored the same
                 rowid = new.lastrowid
                 db.executemany("INSERT INTO parts VALUES (?, ?, ?)", [(rowid, *part) for part in parts])
-
-    # -- windows -----------------------------------------------------------------------------------
 
     def window(self, units: Sequence[Any], cuts: Sequence[int], end: int) -> tuple[dict[int, Packed], int] | None:
         """The profiles of the stretches of a window.
@@ -206,7 +134,7 @@ class Buckets:
             be read anew for each window.
         """
         mine = {unit.identity for unit in units}
-        with _transaction(self._db) as db:
+        with self._store.transaction() as db:
             names: dict[int, bytes] = {}
             invalid = 0
             for number, identity, since, lost, scattered in db.execute(
@@ -242,7 +170,7 @@ class Buckets:
             end: of the window.
         """
         mine = {unit.identity for unit in units}
-        with _transaction(self._db) as db:
+        with self._store.transaction() as db:
             db.execute("INSERT OR REPLACE INTO used SELECT ?, coalesce(max(at), 0) + 1 FROM used", (self._key,))
             old = "SELECT layout FROM used ORDER BY at DESC LIMIT -1 OFFSET ?"
             for table in ("units", "merged", "used"):
@@ -255,7 +183,10 @@ class Buckets:
                 if identity in mine:  # text that is still there: its rows of then may go, that it was read may not
                     if first is not None and first < before:
                         db.execute("DELETE FROM parts WHERE unit = ? AND start < ?", (number, before))
-                        db.execute("UPDATE units SET since = ? WHERE id = ?", (before, number))
+                        db.execute(
+                            "UPDATE units SET since = max(coalesce(since, ?), ?) WHERE id = ?",
+                            (before, before, number),
+                        )
                 elif last is None or last < before or (last >= start and first < end):
                     db.execute("DELETE FROM units WHERE id = ?", (number,))
 
@@ -361,58 +292,3 @@ def _nodes(start: int, end: int) -> Iterator[tuple[int, int]]:
             width //= 2
         yield start, width
         start += width
-
-
-class _transaction:  # noqa: N801 - reads as what it is
-    """All or nothing, one process at a time."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._db.execute("BEGIN IMMEDIATE")
-        return self._db
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script, one at a time: `executescript` would commit in between."""
-    held = ""
-    for line in script.splitlines(keepends=True):
-        held += line
-        if sqlite3.complete_statement(held):
-            yield held
-            held = ""
-
-
-def is_damaged(error: Exception) -> bool:
-    """Whether a database has to go: what it holds is not what was written."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, DamagedError) or (
-        code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-    )
-
-
-def discard(state: Path, monitor: str) -> None:
-    """Delete a damaged database, unless another process has it open; the next window makes another."""
-    path = state / FOLDER / f"{monitor}.db"
-    with suppress(OSError), _lock_of(path).open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-            path.with_name(name).unlink(missing_ok=True)
-
-
-def _lock_of(path: Path) -> Path:
-    """Held shared by who uses the database, and alone by who deletes it."""
-    return path.with_suffix(".lock")
-
-
-def open_buckets(state: Path, monitor: str, layout: Layout, reading: str, width: timedelta) -> closing[Buckets]:
-    """The kept buckets of a monitor, to be used in a `with` statement.
-
-    Raises:
-        StoreError: they cannot be used.
-    """
-    return closing(Buckets(state / FOLDER / f"{monitor}.db", layout, reading, width))

@@ -1,9 +1,9 @@
 -- What was read of one monitor's source, by bucket of event time. It can be deleted at any time: it is read again.
-CREATE TABLE used (
+CREATE TABLE IF NOT EXISTS used (
   layout TEXT PRIMARY KEY,
   at INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE units (
+CREATE TABLE IF NOT EXISTS units (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   layout TEXT NOT NULL,
   identity BLOB NOT NULL,
@@ -14,14 +14,14 @@ CREATE TABLE units (
   scattered INTEGER NOT NULL,   -- over too many buckets: read anew for each window
   UNIQUE (layout, identity)
 ) STRICT;
-CREATE TABLE parts (
+CREATE TABLE IF NOT EXISTS parts (
   unit INTEGER NOT NULL REFERENCES units ON DELETE CASCADE,
   start INTEGER NOT NULL,
   profile BLOB NOT NULL,
   PRIMARY KEY (unit, start)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX parts_by_start ON parts (start);
-CREATE TABLE merged (
+CREATE INDEX IF NOT EXISTS parts_by_start ON parts (start);
+CREATE TABLE IF NOT EXISTS merged (
   layout TEXT NOT NULL,
   width INTEGER NOT NULL,
   start INTEGER NOT NULL,
@@ -29,13 +29,12 @@ CREATE TABLE merged (
   profile BLOB NOT NULL,
   PRIMARY KEY (layout, width, start)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE schemas (
+CREATE TABLE IF NOT EXISTS schemas (
   id INTEGER PRIMARY KEY,
   content BLOB NOT NULL UNIQUE
 ) STRICT;
-CREATE TABLE footers (
+CREATE TABLE IF NOT EXISTS footers (
   file BLOB PRIMARY KEY,
   schema INTEGER NOT NULL REFERENCES schemas,
   row_groups TEXT NOT NULL   -- JSON: [rows, oldest, newest] of each
 ) STRICT, WITHOUT ROWID;
-PRAGMA user_version = 1;

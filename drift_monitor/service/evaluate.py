@@ -5,10 +5,8 @@ The daemon imports this module for `CheckRequest`, so whatever is large is impor
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -16,7 +14,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from drift_monitor import __version__
 from drift_monitor.config.models import Monitor, sample_of
 from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import (
@@ -37,13 +34,12 @@ if TYPE_CHECKING:
 
     from drift_monitor.core.alarm import RunScore
     from drift_monitor.core.check import Baseline
-    from drift_monitor.core.packed import Layout
     from drift_monitor.core.products import PairSpec
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.reference import Reference
-    from drift_monitor.service.buckets import Buckets
     from drift_monitor.service.calibrations import Known
     from drift_monitor.service.channels import Values
+    from drift_monitor.service.kept import Kept
     from drift_monitor.sources import Source
 
 WORKERS: Final = 1
@@ -177,6 +173,7 @@ class _Run:
         from drift_monitor.core.profile import merge  # noqa: PLC0415
         from drift_monitor.reference import open_reference  # noqa: PLC0415
         from drift_monitor.service.calibrations import known_of, without_times  # noqa: PLC0415
+        from drift_monitor.service.kept import Kept  # noqa: PLC0415
         from drift_monitor.service.references import quality_of, reference_of, watched_specs  # noqa: PLC0415
         from drift_monitor.sources import SOURCES  # noqa: PLC0415
 
@@ -190,12 +187,12 @@ class _Run:
         specs = watched_specs(monitor, reference)
         clock.append(perf_counter())
         source = SOURCES[monitor.source.type](monitor.source, self._kinds(specs))
-        self._recall_footers(source)
-        schema = self._schema(source, specs)
-        readable = [s for s in specs if _readable(s, schema)]
-        alarms = known_of(request.name, monitor, reference, request.state, specs)
-        cuts = _cuts(request.window, alarms)
-        part = self._read(source, readable, reference.pairs, cuts, progress)
+        with Kept.open(request, source) as kept:
+            schema = self._schema(source, specs)
+            readable = [s for s in specs if _readable(s, schema)]
+            alarms = known_of(request.name, monitor, reference, request.state, specs)
+            cuts = _cuts(request.window, alarms)
+            part = self._read(kept, source, readable, reference.pairs, cuts, progress)
         profile = merge(part.profiles[start] for start in sorted(part.profiles))
         self.rows = profile.rows if profile else 0
         self._refuse_unreadable(part)
@@ -257,6 +254,7 @@ class _Run:
 
     def _read(
         self,
+        kept: Kept,
         source: Source[Any],
         specs: Sequence[Spec],
         pairs: PairSpec | None,
@@ -275,8 +273,8 @@ class _Run:
         starts = np.array(cuts, np.int64)
         pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
 
-        if (kept := self._read_kept(source, specs, pairs, columns, cuts, progress)) is not None:
-            return kept
+        if (found := kept.read(specs, pairs, columns, cuts, progress)) is not None:
+            return _Part(*found)
 
         def fold(split: Any) -> _Part:
             batches = _Placed(source.batches(split, columns), timestamp)
@@ -288,115 +286,6 @@ class _Run:
         splits = source.splits(self._request.window)
         whole = EXECUTORS["threads"](splits, fold, _Part.merge, workers=WORKERS, progress=progress)
         return whole or _Part({}, 0)
-
-    def _read_kept(
-        self,
-        source: Source[Any],
-        specs: Sequence[Spec],
-        pairs: PairSpec | None,
-        columns: Sequence[str],
-        cuts: list[int],
-        progress: Callable[[int, int], None] | None,
-    ) -> _Part | None:
-        """The same from kept buckets, after what is new was read into them; None where that cannot be."""
-        import sqlite3  # noqa: PLC0415
-
-        from drift_monitor.core.errors import StoreError  # noqa: PLC0415
-
-        window, timestamp = self._request.window, self._monitor.source.timestamp
-        settings, units = self._monitor.window, getattr(source, "units", None)
-        if units is None or window is None or timestamp is None or not settings.incremental:
-            return None
-        width, end = settings.bucket // _MICROSECOND, (window.end - _EPOCH) // _MICROSECOND
-        if any(t % width for t in (*cuts, end)):
-            return None
-        try:
-            return self._from_buckets(source, specs, pairs, columns, (cuts, end), progress)
-        except (StoreError, sqlite3.Error) as error:
-            self._do_without(error)
-        except (SourceError, SchemaError) as error:  # of rows that the window may not need
-            _log.info("%s: every row of the window is read: %s", self._request.name, error)
-        return None
-
-    def _do_without(self, error: Exception) -> None:
-        """Say that kept buckets cannot be used, and delete them if they never will be."""
-        from drift_monitor.service.buckets import discard, is_damaged  # noqa: PLC0415
-
-        _log.warning("%s: every row of the window is read: kept buckets: %s", self._request.name, error)
-        if is_damaged(error):
-            discard(self._request.state, self._request.name)
-
-    def _recall_footers(self, source: Any) -> None:
-        """Tell the source what is known of its files, so that an old file is not opened again."""
-        import sqlite3  # noqa: PLC0415
-
-        from drift_monitor.core.errors import StoreError  # noqa: PLC0415
-        from drift_monitor.core.packed import Layout  # noqa: PLC0415
-
-        if self._request.window is None or not hasattr(source, "footers") or not self._monitor.window.incremental:
-            return
-        try:
-            with self._buckets(Layout(())) as kept:
-                source.known = kept.footers()
-        except (StoreError, sqlite3.Error) as error:
-            self._do_without(error)
-
-    def _from_buckets(
-        self,
-        source: Any,
-        specs: Sequence[Spec],
-        pairs: PairSpec | None,
-        columns: Sequence[str],
-        stretch: tuple[list[int], int],
-        progress: Callable[[int, int], None] | None,
-    ) -> _Part | None:
-        from drift_monitor.core.fold import profile_buckets  # noqa: PLC0415
-        from drift_monitor.core.packed import Layout, unpack  # noqa: PLC0415
-        from drift_monitor.service.buckets import TooManyBuckets, fold_unit  # noqa: PLC0415
-
-        monitor, (cuts, end) = self._monitor, stretch
-        timestamp, width = monitor.source.timestamp or "", monitor.window.bucket
-        layout = Layout(tuple(specs), pairs)
-
-        def fold(batches: Iterator[pa.RecordBatch]) -> Mapping[int, Profile]:
-            return profile_buckets(
-                specs, batches, timestamp=timestamp, bucket=width, id_column=monitor.columns.id, pairs=pairs
-            )
-
-        with self._buckets(layout) as kept:
-            units = source.units(self._request.window)
-            unread = kept.unread(units, cuts[0])
-            for done, unit in enumerate(unread, 1):
-                try:
-                    folded = fold_unit(fold, source.batches(unit, columns), timestamp, width, kept.limit)
-                except TooManyBuckets:
-                    kept.give_up(unit)
-                else:
-                    kept.keep(unit, *folded)
-                if progress is not None:
-                    progress(done, len(unread))
-            found = kept.window(units, cuts, end)
-            kept.keep_footers(source.footers)
-            kept.forget(units, cuts[0], end)
-        if found is None:
-            return None
-        return _Part({start: unpack(packed, layout) for start, packed in found[0].items()}, found[1])
-
-    def _buckets(self, layout: Layout) -> closing[Buckets]:
-        """The kept buckets; another column of times, or another time zone, makes them others."""
-        from drift_monitor.service.buckets import open_buckets  # noqa: PLC0415
-
-        monitor = self._monitor
-        reading = json.dumps(
-            [
-                __version__,
-                monitor.source.timestamp,
-                monitor.source.timezone,
-                monitor.columns.id,
-                {name: str(kind) for name, kind in sorted(monitor.columns.kinds.items())},
-            ]
-        )
-        return open_buckets(self._request.state, self._request.name, layout, reading, monitor.window.bucket)
 
     def _refuse_unreadable(self, part: _Part) -> None:
         from drift_monitor.sources.event_time import FIRST_YEAR, LAST_YEAR  # noqa: PLC0415

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from drift_monitor.config.models import Monitor
-from drift_monitor.core.packed import Layout
 from drift_monitor.core.types import CheckResult, Outcome, Window
-from drift_monitor.service import buckets
+from drift_monitor.service import bucket_store, buckets, kept
 from drift_monitor.service.evaluate import CheckRequest, evaluate
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -96,7 +96,7 @@ def both(data: Path, end: datetime, **window: Any) -> CheckResult:
 def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Rows that were folded into buckets, by file."""
     counts: Counter[str] = Counter()
-    plain = buckets.fold_unit
+    plain = kept.fold_unit
 
     def counting(fold: Any, batches: Any, *rest: Any) -> Any:
         def counted() -> Any:
@@ -106,7 +106,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return plain(fold, counted(), *rest)
 
-    monkeypatch.setattr(buckets, "fold_unit", counting)
+    monkeypatch.setattr(kept, "fold_unit", counting)
     return counts
 
 
@@ -140,7 +140,7 @@ def test_a_rewritten_file_is_read_again_and_one_that_is_gone_counts_no_more(data
     assert after != before
     (data / "live" / "0.parquet").unlink()
     assert both(data, end).verdict is Outcome.NO_DATA
-    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+    with sqlite3.connect(data / "state" / bucket_store.FOLDER / "m.db") as db:
         assert db.execute("SELECT count(*) FROM parts WHERE start < ?", (LIVE.timestamp() * 1e6,)).fetchone() == (
             0,
         )
@@ -166,7 +166,7 @@ def test_small_row_groups_are_cut_the_same_for_every_window(
     for hours in (24, 25, 31, 48):
         assert both(data, LIVE + hours * HOUR).rows == 24 * PER_HOUR
     assert read["rows"] == 48 * PER_HOUR
-    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+    with sqlite3.connect(data / "state" / bucket_store.FOLDER / "m.db") as db:
         assert db.execute("SELECT count(*) FROM units").fetchone()[0] > 15
 
 
@@ -174,7 +174,7 @@ def test_rows_all_over_the_place_are_read_directly(data: Path, monkeypatch: pyte
     monkeypatch.setattr(buckets, "MEMORY", 0)
     pq.write_table(rows(LIVE - 30 * DAY, 45 * 24, seed=5, shuffled=True), data / "live" / "0.parquet")
     assert both(data, LIVE + DAY).rows == 24 * PER_HOUR
-    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+    with sqlite3.connect(data / "state" / bucket_store.FOLDER / "m.db") as db:
         assert db.execute("SELECT sum(scattered) FROM units").fetchone() == (1,)
 
 
@@ -191,7 +191,7 @@ def test_a_new_reference_reads_the_window_anew_and_the_old_ones_are_forgotten(da
     for seed in range(6):
         pq.write_table(rows(START, 14 * 24, seed=20 + seed), data / "training.parquet")
         assert both(data, end).rows == 24 * PER_HOUR
-    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+    with sqlite3.connect(data / "state" / bucket_store.FOLDER / "m.db") as db:
         assert db.execute("SELECT count(DISTINCT layout) FROM units").fetchone() == (buckets.LAYOUTS,)
 
 
@@ -199,7 +199,7 @@ def test_what_lies_far_back_is_forgotten(data: Path) -> None:
     check(data, LIVE + DAY)
     pq.write_table(rows(LIVE + 9 * DAY, 24, seed=8), data / "live" / "9.parquet")
     check(data, LIVE + 10 * DAY)
-    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+    with sqlite3.connect(data / "state" / bucket_store.FOLDER / "m.db") as db:
         (first,) = db.execute("SELECT min(start) FROM parts").fetchone()
     assert first == (LIVE + 9 * DAY).timestamp() * 1e6
     assert both(data, LIVE + DAY).rows == 24 * PER_HOUR  # asked for again, it is read again
@@ -209,7 +209,7 @@ def test_what_lies_far_back_is_forgotten(data: Path) -> None:
 def test_a_damaged_database_costs_a_direct_read_and_says_so(
     data: Path, caplog: pytest.LogCaptureFixture, damage: bytes
 ) -> None:
-    path = data / "state" / buckets.FOLDER / "m.db"
+    path = data / "state" / bucket_store.FOLDER / "m.db"
     check(data, LIVE + DAY)
     path.write_bytes(damage)
     assert both(data, LIVE + DAY).rows == 24 * PER_HOUR
@@ -218,7 +218,7 @@ def test_a_damaged_database_costs_a_direct_read_and_says_so(
 
 def test_a_damaged_profile_costs_a_direct_read(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     check(data, LIVE + DAY)
-    path = data / "state" / buckets.FOLDER / "m.db"
+    path = data / "state" / bucket_store.FOLDER / "m.db"
     for value in (b"", b"drift-monitor bucket\n" + bytes(40)):
         with sqlite3.connect(path) as db:
             db.execute("UPDATE parts SET profile = ?", (value,))
@@ -263,7 +263,7 @@ def test_kill_9_in_mid_read_loses_and_doubles_no_row(data: Path, monkeypatch: py
     for hour in range(48):
         pq.write_table(rows(LIVE + hour * HOUR, 1, seed=hour), data / "live" / f"{hour:02d}.parquet")
     rng = random.Random(KILLS)
-    folder = data / "state" / buckets.FOLDER
+    folder = data / "state" / bucket_store.FOLDER
     cut_short = 0
     for kill in range(KILLS):
         if kill % 3 == 0:
@@ -321,7 +321,7 @@ def test_what_another_process_has_forgotten_is_read_directly(data: Path, monkeyp
     plain = buckets.Buckets.window
 
     def late(self: buckets.Buckets, units: Any, cuts: Any, end: int) -> Any:
-        self._db.execute("DELETE FROM units")
+        self._store.read("DELETE FROM units")
         return plain(self, units, cuts, end)
 
     monkeypatch.setattr(buckets.Buckets, "window", late)
@@ -346,15 +346,34 @@ def test_footers_of_files_that_are_gone_are_forgotten(data: Path) -> None:
     for seed in range(3):
         pq.write_table(rows(LIVE, 24, seed=seed), data / "live" / "0.parquet")
         check(data, LIVE + DAY)
-    with sqlite3.connect(data / "state" / buckets.FOLDER / "m.db") as db:
+    with sqlite3.connect(data / "state" / bucket_store.FOLDER / "m.db") as db:
         assert db.execute("SELECT count(*) FROM footers").fetchone() == (2,)
 
 
 def test_a_database_in_use_is_not_deleted(data: Path) -> None:
     check(data, LIVE + DAY)
-    path = data / "state" / buckets.FOLDER / "m.db"
-    with buckets.open_buckets(data / "state", "m", Layout(()), "", HOUR):
-        buckets.discard(data / "state", "m")
+    path = bucket_store.path_of(data / "state", "m")
+    with closing(bucket_store.BucketStore(path)):
+        bucket_store.discard(path)
         assert path.exists()
-    buckets.discard(data / "state", "m")
+    bucket_store.discard(path)
     assert not path.exists()
+
+
+def test_parts_that_were_deleted_stay_known_as_such(data: Path) -> None:
+    for path in (data / "live").iterdir():
+        path.unlink()
+    pacsv.write_csv(rows(LIVE, 9 * 24, seed=1), data / "live" / "all.csv")
+    assert both(data, LIVE + 9 * DAY).rows == 24 * PER_HOUR  # deletes what is older than five days
+    assert both(data, LIVE + 7 * DAY).rows == 24 * PER_HOUR  # would delete what is older than three
+    assert both(data, LIVE + 4 * DAY).rows == 24 * PER_HOUR
+
+
+def test_two_processes_that_make_the_database_at_once_find_one(data: Path) -> None:
+    check(data, LIVE + DAY)
+    path = bucket_store.path_of(data / "state", "m")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 0")  # as the second one found it, before the first was done
+    with closing(bucket_store.BucketStore(path)) as store:
+        assert store.read("SELECT count(*) FROM parts").fetchone()[0] > 0
+        assert store.read("PRAGMA user_version").fetchone() == (bucket_store.VERSION,)
