@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import logging
-import os
-import socket
-import struct
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -26,8 +19,9 @@ from drift_monitor.actions.process import ProcessError, run_process
 from drift_monitor.config.intake import KafkaSource, PushSource, SpooledSource
 from drift_monitor.config.models import Config, Monitor
 from drift_monitor.core.errors import StoreError
-from drift_monitor.intake.wire import receive_frame, send_frame
+from drift_monitor.service.columns_cache import ColumnsCache, stamp_of
 from drift_monitor.service.evaluate import CheckRequest
+from drift_monitor.service.intake_child import Child
 from drift_monitor.service.live_columns import COMMAND as FIND_COLUMNS
 from drift_monitor.service.logs import fields
 from drift_monitor.service.promotions import RECORD, promoted_folder
@@ -49,12 +43,6 @@ _BUILD: Final = timedelta(hours=1)  # to build a reference
 _PAUSES: Final = (0.2, 1.0, 5.0, 30.0)  # seconds until a child that died is started again
 _LIVED: Final = 60.0  # seconds after which the pauses begin anew
 _GRACE: Final = 20.0  # seconds for a child to finish
-_ENVIRONMENT: Final = {
-    # both keep what is reserved close to what is used
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "2",
-    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-}
 
 
 @dataclass(frozen=True)
@@ -87,130 +75,6 @@ class Figures:
     bytes: int | None = None
     newest: float | None = None
     lag: Mapping[str, int] = field(default_factory=dict)
-
-
-class _Waiter:
-    """Somebody who waits for an answer."""
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.answer: dict[str, Any] | None = None
-
-
-class Child:
-    """One running child.
-
-    Args:
-        module: what it runs.
-        report: gets what it says unasked.
-    """
-
-    def __init__(self, module: str, report: Callable[[dict[str, Any]], None]) -> None:
-        self._report = report
-        self._connection, theirs = socket.socketpair()
-        # a child that reads no more must not hold whoever sends for ever
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER), 0))
-        self.born = time.monotonic()
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                env={**os.environ, **_ENVIRONMENT},
-            )
-        except OSError:
-            self._connection.close()
-            raise
-        finally:
-            theirs.close()
-        self._sending, self._waiting = threading.Lock(), threading.Lock()
-        self._waiters: dict[int, _Waiter] = {}
-        self._numbers = itertools.count()
-        self._ended = False
-        for target in (self._listen, self._log_output):
-            threading.Thread(target=target, name=f"intake-{self._process.pid}", daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return not self._ended and self._process.poll() is None
-
-    def tell(self, header: dict[str, Any]) -> None:
-        """Send something that has no answer; a child that is gone does not hear it."""
-        with self._sending:
-            try:
-                send_frame(self._connection, header)
-            except OSError:
-                self._ended = True
-
-    def ask(self, header: dict[str, Any], body: bytes, seconds: float) -> dict[str, Any] | None:
-        """Send a request and wait; None when the child died or is too slow, which ends it."""
-        waiter, number = _Waiter(), next(self._numbers)
-        with self._waiting:
-            if self._ended:
-                return None
-            self._waiters[number] = waiter
-        try:
-            with self._sending:
-                send_frame(self._connection, {**header, "id": number}, body)
-        except OSError:
-            self._ended = True
-        else:
-            self._ended |= not waiter.done.wait(seconds) and header["do"] == "records"
-        with self._waiting:
-            self._waiters.pop(number, None)
-        return waiter.answer
-
-    def end(self) -> None:
-        """Ask it to finish."""
-        try:
-            self._connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._ended = True
-
-    def join(self, seconds: float) -> None:
-        """Wait for its end, or make it."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._ended = True
-        self._connection.close()
-
-    def _listen(self) -> None:
-        try:
-            while (frame := receive_frame(self._connection)) is not None:
-                header = frame[0]
-                if header["do"] != "answer":
-                    self._report(header)
-                    continue
-                with self._waiting:
-                    waiter = self._waiters.get(header["id"])
-                if waiter is not None:
-                    waiter.answer = header
-                    waiter.done.set()
-        except (OSError, ValueError):
-            pass
-        with self._waiting:
-            self._ended = True
-            for waiter in self._waiters.values():
-                waiter.done.set()
-
-    def _log_output(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101 - asked for above
-        with self._process.stdout as output:
-            for line in iter(lambda: output.readline(4096), b""):
-                text = line.decode(errors="replace").strip()
-                log.warning("intake said", extra=fields(pid=self.pid, text=text[:1000]))
 
 
 @dataclass
@@ -442,7 +306,7 @@ class Intake:
 
     def _find_columns(self, name: str, monitor: Monitor, state: Path) -> bool:
         """Learn which columns a monitor keeps, when its configuration or its reference changed; whether it did."""
-        changed = [_stamp(monitor.reference), _stamp(promoted_folder(state, name) / RECORD)]
+        changed = [stamp_of(monitor.reference), stamp_of(promoted_folder(state, name) / RECORD)]
         stamp = f"{monitor.model_dump_json()} {changed}"
         known = self._settings.get(name)
         if (
@@ -451,7 +315,7 @@ class Intake:
             and (known.columns is not None or time.monotonic() < known.retry)
         ):
             return False
-        cache = _Cache(monitor.source)
+        cache = ColumnsCache(monitor.source)
         if (found := cache.read(stamp)) is not None:
             self._settings[name] = _Settings(name, monitor, stamp, found)
             return True
@@ -494,7 +358,7 @@ class Intake:
             return
         module = f"drift_monitor.intake.{'push_child' if name == PUSH else 'kafka_child'}"
         try:
-            child = Child(module, self._heard)
+            child = Child(module, self._heard, ANSWER)
         except OSError as error:
             log.error("rows cannot be taken", extra=fields(monitor=name, reason=error))  # noqa: TRY400
             return
@@ -550,41 +414,3 @@ class Intake:
                 except StoreError:
                     with self._lock:
                         self._pending[name][metric, reason] += count
-
-
-class _Cache:
-    """The columns that were found last, beside the rows: a start need not open the reference to take any."""
-
-    def __init__(self, source: object) -> None:
-        folder = source.spool if isinstance(source, SpooledSource) else None
-        self._path = None if folder is None else folder / ".columns.json"
-
-    def read(self, stamp: str) -> list[dict[str, Any]] | None:
-        """What was found from the same; None where that is not known."""
-        try:
-            known = json.loads(self._path.read_bytes()) if self._path is not None else {}
-        except (OSError, ValueError):
-            return None
-        return known["columns"] if known.get("stamp") == stamp else None
-
-    def write(self, stamp: str, columns: bytes) -> None:
-        """Keep what was found; nothing is lost where that cannot be."""
-        if self._path is None:
-            return
-        text = json.dumps({"stamp": stamp, "columns": json.loads(columns)})
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(".new")
-            temporary.write_text(text)
-            temporary.replace(self._path)
-
-
-def _stamp(path: Path) -> object:
-    """What changes when a file, or the version that a reference folder names, does."""
-    for each in (path / "CURRENT", path):
-        try:
-            status = each.stat()
-        except OSError:
-            continue
-        return status.st_mtime_ns, status.st_size, status.st_ino
-    return None
