@@ -84,12 +84,7 @@ class Daemon:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
         self._reader.join()
 
     def windows(self, count: int) -> Iterator[WindowDone]:
@@ -181,3 +176,13 @@ class Daemon:
                 if isinstance(event, dict) and "event" in event:
                     self._events.put(event)
         self._events.put(None)
+
+
+def end(process: subprocess.Popen[Any], grace: float = _GRACE) -> None:
+    """Ask a process to end and wait; one that does not is killed."""
+    process.terminate()
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -10,6 +10,7 @@ import threading
 from types import TracebackType
 from typing import Final, Self
 
+from drift_monitor.demo.daemon import end
 from drift_monitor.demo.data import IDENTIFIER, LABEL, TIMESTAMP
 from drift_monitor.demo.loop_folder import LoopFolder
 from drift_monitor.demo.loop_plan import FIRST_VERSION
@@ -80,12 +81,7 @@ class PipelineProcess:
         return lines
 
     def _end(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, _GRACE)
         self._reader.join()
 
     def _until_it_listens(self) -> str:
