@@ -143,6 +143,8 @@ def persistent(scores: Floats, hits: int, of: int) -> Floats:
         hits: failed runs that open an alert.
         of: newest runs that are looked at.
     """
+    if not len(scores):  # the reference is shorter than a window
+        return scores
     padded = np.concatenate((np.full(of - 1, -np.inf), np.where(np.isnan(scores), -np.inf, scores)))
     recent = np.sort(np.lib.stride_tricks.sliding_window_view(padded, of), axis=1)
     return np.where(np.isnan(scores), np.nan, np.minimum(scores, recent[:, of - hits]))

@@ -334,3 +334,11 @@ def test_a_check_without_the_classifier_needs_no_pandas_and_no_scikit_learn(data
     )
     command = [sys.executable, "-c", program, request.model_dump_json()]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "ok []"
+
+
+def test_a_reference_that_is_shorter_than_a_window_promises_nothing_and_is_compared_with(data: Path) -> None:
+    pq.write_table(rows(1, seed=1, per_day=24 * 3000).slice(0, 3000), data / "training.parquet")
+    result = check(data)
+    assert result.verdict is Outcome.OK
+    assert result.failure is None
+    assert result.promise.startswith("no promise: the reference has 0 days")
