@@ -92,6 +92,8 @@ def evaluate(request: CheckRequest, *, progress: Callable[[int, int], None] | No
         return result  # which says so itself
     if promotion is None or result.rows == 0 or not promotion.on_trial(request.window):
         return result
+    if result.reference is None or result.reference.version != promotion.version:
+        return result  # another reference was configured since
     before = _evaluate(request, promotion.previous, None)
     compared = Comparison(
         reference=before.reference,

@@ -119,6 +119,7 @@ def test_another_configured_reference_voids_the_promotion(data: Path) -> None:
     pq.write_table(rows(14, 9, START), data / "training.parquet")
     found = reference_of("m", monitor(data), data / "state", now=now)
     assert found.manifest.model_version == ""
+    assert check(data).previous is None  # and its trial is over, too
     assert training_of("m", monitor(data), data / "state", now=now) == data / "training.parquet"
 
 
