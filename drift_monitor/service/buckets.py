@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from drift_monitor.core.packed import Layout, Packed, pack, packed_bytes
 if TYPE_CHECKING:
     from drift_monitor.core.profile import Profile
     from drift_monitor.service.bucket_store import BucketStore
+    from drift_monitor.sources import Unit
 
 MEMORY: Final = 1 << 28
 """Bytes of packed profiles that one unit may become; one spread over more buckets is read anew for each window."""
@@ -34,14 +35,6 @@ _SPARE: Final = timedelta(days=2) // timedelta(microseconds=1)
 
 Lost = tuple[int | None, int | None, int]
 """First and last bucket of a batch (None: it has no row with a time), and its rows without a usable time."""
-
-
-class Unit(Protocol):
-    """A split that knows itself again."""
-
-    @property
-    def identity(self) -> bytes:
-        """The same for the same rows, another for any others."""
 
 
 class TooManyBuckets(Exception):  # noqa: N818 - it is caught by who reads, and no error

@@ -120,7 +120,7 @@ class Kept:
             )
 
         buckets = Buckets(store, layout, self._reading(), width)
-        units = source.units(self._request.window)
+        units = source.units(self._request.window, columns, width)
         unread = buckets.unread(units, cuts[0])
         for done, unit in enumerate(unread, 1):
             try:

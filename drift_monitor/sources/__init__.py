@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.delta import open_delta
 from drift_monitor.sources.files import open_files
 from drift_monitor.sources.iceberg import open_iceberg
+from drift_monitor.sources.parquet_files import Footer
 from drift_monitor.sources.spool import open_spool
 from drift_monitor.sources.sql import open_sql
 
@@ -50,6 +52,35 @@ class Source(Protocol[S]):
 
         The timestamp column comes as `timestamp[us, UTC]` whatever it was. It is null in rows whose time
         cannot be read: the caller counts them and leaves them out.
+        """
+
+
+class Unit(Split, Protocol):
+    """A part that knows itself again."""
+
+    @property
+    def identity(self) -> bytes:
+        """The same for the same rows, read as the same columns; another for any others."""
+
+
+class Remembered(Source[Any], Protocol):
+    """A source whose parts can be read once and kept.
+
+    Attributes:
+        known: footers of files from an earlier time, by file; set by whoever keeps them.
+        footers: those that were needed this time.
+    """
+
+    known: Mapping[bytes, Footer]
+    footers: dict[bytes, Footer]
+
+    def units(self, window: Window, columns: Sequence[str], bucket: timedelta) -> Sequence[Unit]:
+        """The parts that may hold rows of the window, with all their rows, cut the same for every window.
+
+        Args:
+            window: that begins and ends with a bucket.
+            columns: that will be read.
+            bucket: length of one.
         """
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -15,13 +17,14 @@ from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.explained import Explained
 from drift_monitor.sources.extras import load
-from drift_monitor.sources.parquet_files import BATCH_ROWS
+from drift_monitor.sources.parquet_files import BATCH_ROWS, UNIT_ROWS, Footer, footer_of
 from drift_monitor.sources.secrets import Secrets
-from drift_monitor.sources.table_rows import BATCH_BYTES, bounds, check_columns, days, finished
+from drift_monitor.sources.table_rows import BATCH_BYTES, bounds, check_columns, days, finished, is_time
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+_LOGGED: Final = ("path", "size_bytes", "num_records", "modification_time")
 _HINTS: Final = {
     "deletionVectors": "switch the table property delta.enableDeletionVectors off and write the files anew "
     "(REORG TABLE ... APPLY (PURGE)), or read the table by a query of DuckDB (delta_scan)",
@@ -31,14 +34,16 @@ _HINTS: Final = {
 
 @dataclass(frozen=True)
 class DeltaSplit:
-    """One file of a version of the table.
+    """One file of a version of the table, or some of its row groups.
 
     Attributes:
         version: of the table.
         path: of the file, below the table.
-        size: of the file in bytes.
+        size: in bytes.
         rows: in it; None when the log does not say.
         window: rows outside it are left out.
+        row_groups: which; None for all.
+        identity: of a part that is read once: of the file, which is never changed, and of what its columns mean.
     """
 
     version: int
@@ -46,6 +51,8 @@ class DeltaSplit:
     size: int
     rows: int | None
     window: Window | None
+    row_groups: tuple[int, ...] | None = None
+    identity: bytes = b""
 
 
 def open_delta(config: DeltaSource, kinds: Mapping[str, Kind]) -> Delta:  # noqa: ARG001 - the table has types
@@ -64,6 +71,8 @@ class Delta:
         self._config = config
         self._secrets = Secrets()
         self._where = f"Delta table {config.path!r}"
+        self.known: Mapping[bytes, Footer] = {}
+        self.footers: dict[bytes, Footer] = {}
         library = load("deltalake", "delta")
         path, options = self._secrets.fill(config.path), self._secrets.options(config.storage_options)
         self._explained = Explained(self._where, self._secrets, _HINTS)
@@ -79,30 +88,56 @@ class Delta:
     def splits(self, window: Window | None) -> Sequence[DeltaSplit]:
         """See `Source`. Files are pruned by the times and the partitions in the table's log."""
         with self._explained:
-            log = pa.table(self._table.get_add_actions(flatten=True))
-            names = [unquote(path) for path in log["path"].to_pylist()]  # the log escapes them
-            sizes = dict(zip(names, log["size_bytes"].to_pylist(), strict=True))
-            rows = dict(zip(names, log["num_records"].to_pylist(), strict=True))
             fragments = list(self._dataset.get_fragments(filter=self._filter(window)))
         paths = sorted(fragment.path for fragment in fragments)
-        return [DeltaSplit(self.version, path, sizes[path], rows[path], window) for path in paths]
+        log = self._log
+        return [
+            DeltaSplit(self.version, path, log[path]["size_bytes"], log[path]["num_records"], window)
+            for path in paths
+        ]
+
+    def units(self, window: Window, columns: Sequence[str], bucket: timedelta) -> Sequence[DeltaSplit]:  # noqa: ARG002
+        """See `Remembered`. Files of many rows are cut by their row groups, from footers that are read once."""
+        schema = self._dataset.schema
+        meaning = [(name, str(schema.field(name).type)) for name in sorted(columns) if name in schema.names]
+        with self._explained:
+            table = self._table.metadata().id
+        found = []
+        for split in self.splits(window):
+            entry = self._log[split.path]
+            values = {name: value for name, value in entry.items() if name.startswith("partition.")}
+            file = repr((table, split.path, split.size, entry["modification_time"], values))
+            whole = replace(split, window=None)
+            if split.rows is not None and split.rows <= UNIT_ROWS:
+                found.append(replace(whole, identity=_hash(file, meaning)))
+                continue
+            footer = self._footer(split.path, file)
+            rows = max(1, footer.rows(range(len(footer.row_groups))))
+            for run in footer.runs(window):
+                part = replace(whole, row_groups=run, rows=footer.rows(run), identity=_hash(file, meaning, run))
+                found.append(replace(part, size=split.size * footer.rows(run) // rows))
+        return found
 
     def batches(self, split: DeltaSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """See `Source`. In a window, rows without an event time are left out by the table."""
+        """See `Source`. In a window, rows without an event time are left out by the table, and so in a unit."""
         timestamp = self._config.timestamp
         names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
         check_columns(self._dataset.schema, names, self._where)
         if split.version != self.version:
             raise SourceError(f"{self._where} is at version {self.version} now, and was at {split.version}")
         rows = self._read(split, names)
-        yield from finished(rows, names, timestamp, self._config.timezone, split.window)
+        timed = bool(split.identity) and is_time(self._dataset.schema.field(timestamp).type)
+        yield from finished(rows, names, timestamp, self._config.timezone, split.window, timed=timed)
 
     def _read(self, split: DeltaSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow.dataset as ds  # noqa: PLC0415
 
         width = split.size / split.rows if split.rows else 1
         with self._explained:
-            scanner = self._fragments[split.path].scanner(
+            fragment = self._fragments[split.path]
+            if split.row_groups is not None:
+                fragment = fragment.subset(row_group_ids=list(split.row_groups))
+            scanner = fragment.scanner(
                 schema=self._dataset.schema,
                 columns=list(names),
                 filter=self._filter(split.window),
@@ -137,3 +172,26 @@ class Delta:
     @cached_property
     def _fragments(self) -> dict[str, ds.Fragment]:
         return {fragment.path: fragment for fragment in self._dataset.get_fragments()}
+
+    @cached_property
+    def _log(self) -> dict[str, dict[str, Any]]:
+        """What the log says of each file, by its path."""
+        with self._explained:
+            rows = pa.table(self._table.get_add_actions(flatten=True))
+            names = [n for n in rows.column_names if n in _LOGGED or n.startswith("partition.")]
+            return {unquote(row["path"]): row for row in rows.select(names).to_pylist()}  # the log escapes them
+
+    def _footer(self, path: str, file: str) -> Footer:
+        timestamp, timezone = self._config.timestamp, self._config.timezone
+        key = _hash(file, (timestamp, timezone))
+        if key not in self.footers:
+            with self._explained:
+                fragment = self._fragments[path]
+                self.footers[key] = self.known.get(key) or footer_of(
+                    fragment.metadata, fragment.physical_schema, timestamp, timezone
+                )
+        return self.footers[key]
+
+
+def _hash(*parts: object) -> bytes:
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).digest()

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -25,11 +25,7 @@ from drift_monitor.sources.places import DISK, ENDINGS, Format, Place, Status, e
 
 SPLIT_ROWS: Final = 1_000_000
 """Rows of a split: row groups of a Parquet file are put together up to it."""
-UNIT_ROWS: Final = 1 << 17
-"""Rows of a unit: smaller row groups are put together up to it."""
 _LABELS: Final = pa.dictionary(pa.int32(), pa.string())
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -159,17 +155,15 @@ class Files:
                 found.append(replace(file, window=window))
         return found
 
-    def units(self, window: Window | None) -> Sequence[FileSplit]:
-        """The parts that may hold rows of the window, with all their rows, cut the same for every window."""
+    def units(self, window: Window, columns: Sequence[str], bucket: timedelta) -> Sequence[FileSplit]:  # noqa: ARG002
+        """See `Remembered`."""
         found = []
         for file in self._files.values():
             if file.form != "parquet":
                 found += [file] if file.size or file.form == "csv" else []
                 continue
-            groups = self._footer(file.path).row_groups
-            for run in _runs([group.rows for group in groups]):
-                if any(groups[i].rows and _overlaps(groups[i], window) for i in run):
-                    found.append(replace(file, row_groups=run, rows=sum(groups[i].rows for i in run)))
+            footer = self._footer(file.path)
+            found += [replace(file, row_groups=run, rows=footer.rows(run)) for run in footer.runs(window)]
         return found
 
     def batches(self, split: FileSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -223,7 +217,7 @@ class Files:
         numbers: list[int] = []
         rows = 0
         for number, group in enumerate(self._footer(file.path).row_groups):
-            if not _overlaps(group, window) or not group.rows:
+            if not parquet_files.overlaps(group, window) or not group.rows:
                 continue
             if numbers and rows + group.rows > SPLIT_ROWS:
                 found.append(replace(file, window=window, row_groups=tuple(numbers), rows=rows))
@@ -300,39 +294,9 @@ def _is_text(dtype: pa.DataType) -> bool:
     return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
 
 
-def _overlaps(group: parquet_files.RowGroup, window: Window | None) -> bool:
-    if window is None or group.oldest is None or group.newest is None:
-        return True
-    start, end = _bounds(window)
-    return group.newest >= start and group.oldest < end
-
-
-def _runs(rows: Sequence[int]) -> list[tuple[int, ...]]:
-    """Row groups, small ones put together.
-
-    Example:
-        >>> _runs([100, 100, 200_000, 5])
-        [(0, 1), (2,), (3,)]
-    """
-    runs: list[tuple[int, ...]] = []
-    held = 0
-    for number, count in enumerate(rows):
-        if not runs or held + count > UNIT_ROWS:
-            runs.append(())
-            held = 0
-        runs[-1] += (number,)
-        held += count
-    return runs
-
-
-def _bounds(window: Window) -> tuple[int, int]:
-    """Start and end in microseconds since 1970."""
-    return (window.start - _EPOCH) // _MICROSECOND, (window.end - _EPOCH) // _MICROSECOND
-
-
 def _within(batch: pa.RecordBatch, times: pa.Array, window: Window) -> pa.RecordBatch:
     """The rows of the window; also those without a readable time, unless all the others are outside it."""
-    start, end = _bounds(window)
+    start, end = parquet_files.micros(window)
     missing, raw = is_missing(times), as_numpy(times)
     inside = (raw >= start) & (raw < end) & ~missing
     keep = inside | missing if inside.any() or missing.all() else inside

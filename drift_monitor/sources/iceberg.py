@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +16,9 @@ from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.explained import Explained
 from drift_monitor.sources.extras import load
+from drift_monitor.sources.parquet_files import Footer
 from drift_monitor.sources.secrets import Secrets
-from drift_monitor.sources.table_rows import bounds, check_columns, days, finished
+from drift_monitor.sources.table_rows import bounds, check_columns, days, finished, is_time
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,15 @@ class IcebergSplit:
         snapshot: of the table.
         path: of the file.
         rows: in it, before deletes.
-        window: rows outside it are left out.
+        window: rows outside it are left out, unless the whole file is read once.
+        identity: of a file that is read once: of it, of what was deleted from it, and of what its columns mean.
     """
 
     snapshot: int
     path: str
     rows: int
     window: Window | None
+    identity: bytes = b""
 
 
 def open_iceberg(config: IcebergSource, kinds: Mapping[str, Kind]) -> Iceberg:  # noqa: ARG001 - the table has types
@@ -58,6 +63,8 @@ class Iceberg:
             self._table = catalogs.load_catalog(config.name, **properties).load_table(config.table)
             current = self._table.current_snapshot()
         self.snapshot: int | None = None if current is None else current.snapshot_id
+        self.known: Mapping[bytes, Footer] = {}
+        self.footers: dict[bytes, Footer] = {}
         self._plan: tuple[Window | None, Sequence[Any]] | None = None
 
     def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:  # noqa: ARG002
@@ -74,20 +81,50 @@ class Iceberg:
         ]
         return sorted(found, key=lambda split: split.path)
 
+    def units(self, window: Window, columns: Sequence[str], bucket: timedelta) -> Sequence[IcebergSplit]:  # noqa: ARG002
+        """See `Remembered`. A data file is read whole, less what the snapshot's delete files take from it."""
+        if self.snapshot is None:
+            return []
+        with self._explained:
+            metadata = self._table.metadata
+            meaning = [
+                (field.name, field.field_id, str(field.field_type), field.required, repr(field.initial_default))
+                for field in sorted(self._table.schema().fields, key=lambda field: str(field.name))
+                if field.name in columns
+            ]
+            mapping = metadata.name_mapping()
+        found = []
+        for task in self._tasks(window):
+            file = task.file
+            deleted = sorted((d.file_path, d.file_size_in_bytes, d.record_count) for d in task.delete_files)
+            origin = (file.file_path, file.file_size_in_bytes, file.spec_id, str(file.partition))
+            text = repr((str(metadata.table_uuid), origin, deleted, meaning, mapping))
+            identity = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+            found.append(IcebergSplit(self.snapshot, file.file_path, file.record_count, window, identity))
+        return sorted(found, key=lambda split: split.path)
+
     def batches(self, split: IcebergSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """See `Source`. In a window, rows without an event time are left out by the table."""
+        """See `Source`. In a window, rows without an event time are left out by the table, and so in a unit."""
         timestamp = self._config.timestamp
         names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
         check_columns(self._schema, names, self._where)
         if split.snapshot != self.snapshot:
             raise SourceError(f"{self._where} is at snapshot {self.snapshot} now, and was at {split.snapshot}")
-        yield from finished(self._read(split, names), names, timestamp, self._config.timezone, split.window)
+        once = bool(split.identity)
+        yield from finished(
+            self._read(split, names),
+            names,
+            timestamp,
+            self._config.timezone,
+            None if once else split.window,
+            timed=once and is_time(self._schema.field(timestamp).type),
+        )
 
     def _read(self, split: IcebergSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         arrow = load("pyiceberg.io.pyarrow", "iceberg")
         task = next(task for task in self._tasks(split.window) if task.file.file_path == split.path)
         with self._explained:
-            scan = self._scan(split.window, tuple(names))
+            scan = self._scan(None if split.identity else split.window, tuple(names))
             reader = arrow.ArrowScan(scan.table_metadata, scan.io, scan.projection(), scan.row_filter)
             if task.delete_files:
                 yield from reader.to_record_batches([task])

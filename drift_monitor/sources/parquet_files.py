@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +13,17 @@ import pyarrow.parquet as pq
 
 from drift_monitor.core.arrow import as_arrow, as_numpy
 from drift_monitor.core.errors import SourceError
+from drift_monitor.core.types import Window
 from drift_monitor.sources.event_time import to_utc
 from drift_monitor.sources.places import DISK, Place
 
 BATCH_ROWS = 1 << 17
+UNIT_ROWS: Final = 1 << 17
+"""Rows of a unit: smaller row groups are put together up to it."""
 _BATCH_BYTES = 1 << 26
 _DAY = 86_400_000_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,19 @@ class Footer:
     schema: pa.Schema
     row_groups: tuple[RowGroup, ...]
 
+    def runs(self, window: Window | None) -> list[tuple[int, ...]]:
+        """Row groups, small ones put together; of these, whichever may hold rows of the window."""
+        groups = self.row_groups
+        return [
+            run
+            for run in _runs([group.rows for group in groups])
+            if any(groups[i].rows and overlaps(groups[i], window) for i in run)
+        ]
+
+    def rows(self, run: Sequence[int]) -> int:
+        """How many rows some row groups hold."""
+        return sum(self.row_groups[i].rows for i in run)
+
 
 def read_footer(path: str, timestamp: str | None, timezone: str, *, place: Place = DISK) -> Footer:
     """Read the schema and the row groups with their times.
@@ -47,17 +67,51 @@ def read_footer(path: str, timestamp: str | None, timezone: str, *, place: Place
         SourceError: the file is not a whole Parquet file; the message names it.
     """
     with _open(path, place) as file:
-        metadata = file.metadata
-        schema = file.schema_arrow
-        leaf = _leaf(metadata, schema, timestamp)
-        groups = []
-        for i in range(metadata.num_row_groups):
-            group = metadata.row_group(i)
-            times: tuple[int, int] | tuple[None, None] = (None, None)
-            if leaf is not None and timestamp is not None:
-                times = _times(group.column(leaf).statistics, schema.field(timestamp).type, timestamp, timezone)
-            groups.append(RowGroup(group.num_rows, *times))
+        return footer_of(file.metadata, file.schema_arrow, timestamp, timezone)
+
+
+def footer_of(metadata: pq.FileMetaData, schema: pa.Schema, timestamp: str | None, timezone: str) -> Footer:
+    """The row groups with their times, of a file that is open."""
+    leaf = _leaf(metadata, schema, timestamp)
+    groups = []
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        times: tuple[int, int] | tuple[None, None] = (None, None)
+        if leaf is not None and timestamp is not None:
+            times = _times(group.column(leaf).statistics, schema.field(timestamp).type, timestamp, timezone)
+        groups.append(RowGroup(group.num_rows, *times))
     return Footer(schema, tuple(groups))
+
+
+def overlaps(group: RowGroup, window: Window | None) -> bool:
+    """Whether a row group may hold rows of the window."""
+    if window is None or group.oldest is None or group.newest is None:
+        return True
+    start, end = micros(window)
+    return group.newest >= start and group.oldest < end
+
+
+def micros(window: Window) -> tuple[int, int]:
+    """Start and end in microseconds since 1970."""
+    return (window.start - _EPOCH) // _MICROSECOND, (window.end - _EPOCH) // _MICROSECOND
+
+
+def _runs(rows: Sequence[int]) -> list[tuple[int, ...]]:
+    """Row groups, small ones put together.
+
+    Example:
+        >>> _runs([100, 100, 200_000, 5])
+        [(0, 1), (2,), (3,)]
+    """
+    runs: list[tuple[int, ...]] = []
+    held = 0
+    for number, count in enumerate(rows):
+        if not runs or held + count > UNIT_ROWS:
+            runs.append(())
+            held = 0
+        runs[-1] += (number,)
+        held += count
+    return runs
 
 
 def read_rows(

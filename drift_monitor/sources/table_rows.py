@@ -41,7 +41,7 @@ def bounds(window: Window | None, dtype: pa.DataType, timezone: str) -> Bounds |
         >>> [str(t) for t in bounds(day, pa.timestamp("us"), "Europe/Berlin") or ()]
         ['2024-03-31 01:00:00', '2024-04-01 02:00:00']
     """
-    if window is None or not (pa.types.is_timestamp(dtype) or pa.types.is_date(dtype)):
+    if window is None or not is_time(dtype):
         return None
     start = min(max(window.start, _EARLIEST), _LATEST).astimezone(UTC)
     end = min(max(window.end, _EARLIEST), _LATEST).astimezone(UTC)
@@ -51,6 +51,11 @@ def bounds(window: Window | None, dtype: pa.DataType, timezone: str) -> Bounds |
     low = min(_offset(zone, start + shift) for shift in (-_DAY, timedelta(0), _DAY))
     high = max(_offset(zone, end + shift) for shift in (-_DAY, timedelta(0), _DAY))
     return (start + low).replace(tzinfo=None), (end + high).replace(tzinfo=None)
+
+
+def is_time(dtype: pa.DataType) -> bool:
+    """Whether a table understands a column's times, so that it can be asked for a window."""
+    return bool(pa.types.is_timestamp(dtype) or pa.types.is_date(dtype))
 
 
 def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:
@@ -84,8 +89,19 @@ def finished(
     timestamp: str | None,
     timezone: str,
     window: Window | None,
+    *,
+    timed: bool = False,
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of bounded size, with times in UTC, without the rows outside the window; see `Source.batches`."""
+    """Batches of bounded size, with times in UTC, without the rows outside the window; see `Source.batches`.
+
+    Args:
+        batches: as a table gives them.
+        columns: to hand on.
+        timestamp: the column of event times.
+        timezone: of times that carry none.
+        window: of event time; None for all.
+        timed: leave out rows without a usable time, as a table does that is asked for a window.
+    """
     for whole in batches:
         step = BATCH_ROWS if whole.num_rows == 0 else _rows(whole)
         for at in range(0, whole.num_rows, step):
@@ -95,6 +111,8 @@ def finished(
                 batch = batch.set_column(batch.schema.get_field_index(timestamp), timestamp, times)
                 if window is not None:
                     batch = _within(batch, times, window)
+                elif timed and times.null_count:
+                    batch = batch.filter(times.is_valid())
             if batch.num_rows:
                 yield batch
 

@@ -11,60 +11,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import deltalake
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from kept_checks import DAY, HOUR, LIVE, PER_HOUR, START, both, check, count_rows, rows
 
-from drift_monitor.config.models import Monitor
-from drift_monitor.core.types import CheckResult, Outcome, Window
-from drift_monitor.service import bucket_store, buckets, kept
-from drift_monitor.service.evaluate import CheckRequest, evaluate
-
-START = datetime(2024, 3, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-LIVE = START + 14 * DAY
-PER_HOUR = 40
-
-
-def rows(start: datetime, hours: int, seed: int, *, shuffled: bool = False, broken: int = 0) -> pa.Table:
-    rng = np.random.default_rng(seed)
-    n = hours * PER_HOUR
-    times: list[datetime | None] = [start + HOUR * (i / PER_HOUR) for i in range(n)]
-    times[:broken] = [None] * broken
-    table = pa.table(
-        {
-            "time": pa.array(times, pa.timestamp("us", "UTC")),
-            "id": [f"{seed}-{i % (n - 3)}" for i in range(n)],
-            "speed": pa.array(rng.normal(100, 10, n), mask=rng.random(n) < 0.05),
-            "load": rng.gamma(2, 1, n).astype(np.float32),
-            "carrier": rng.choice(["UA", "AA", "DL", f"new{seed}"], n, p=[0.5, 0.3, 0.19, 0.01]),
-            "late": rng.random(n) < 0.3,
-        }
-    )
-    return table.take(rng.permutation(n)) if shuffled else table
-
-
-def monitor(data: Path, promise: float | None = None, **window: Any) -> Monitor:
-    return Monitor.model_validate_json(
-        json.dumps(
-            {
-                "reference": str(data / "training.parquet"),
-                "source": {"path": str(data / "live" / "*"), "timestamp": "time"},
-                "schedule": {"every": "1h"},
-                "window": {"length": "1d"} | window,
-                "columns": {"id": "id"},
-                "alarm": {"false_alerts_per_month": promise},
-                "quality": {"false_alerts_per_month": promise},
-            }
-        )
-    )
+from drift_monitor.core.types import Outcome
+from drift_monitor.service import bucket_store, buckets
 
 
 @pytest.fixture
@@ -77,37 +38,9 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(data: Path, end: datetime, **window: Any) -> CheckResult:
-    length = window.pop("span", DAY)
-    request = CheckRequest(
-        name="m", monitor=monitor(data, **window), state=data / "state", window=Window(start=end - length, end=end)
-    )
-    return evaluate(request).model_copy(update={"seconds": {}})
-
-
-def both(data: Path, end: datetime, **window: Any) -> CheckResult:
-    """The result of kept buckets, after it was compared with that of a direct read."""
-    kept, direct = check(data, end, **window), check(data, end, incremental=False, **window)
-    assert kept == direct
-    return kept
-
-
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Rows that were folded into buckets, by file."""
-    counts: Counter[str] = Counter()
-    plain = kept.fold_unit
-
-    def counting(fold: Any, batches: Any, *rest: Any) -> Any:
-        def counted() -> Any:
-            for batch in batches:
-                counts["rows"] += batch.num_rows
-                yield batch
-
-        return plain(fold, counted(), *rest)
-
-    monkeypatch.setattr(kept, "fold_unit", counting)
-    return counts
+    return count_rows(monkeypatch)
 
 
 @pytest.mark.parametrize("promise", [None, 1.0])
@@ -159,7 +92,7 @@ def test_text_that_has_grown_and_text_beside_parquet(data: Path, read: Counter[s
 def test_small_row_groups_are_cut_the_same_for_every_window(
     data: Path, read: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drift_monitor.sources.files.UNIT_ROWS", 100)
+    monkeypatch.setattr("drift_monitor.sources.parquet_files.UNIT_ROWS", 100)
     for path in (data / "live").iterdir():
         path.unlink()
     pq.write_table(rows(LIVE, 48, seed=4), data / "live" / "all.parquet", row_group_size=30)
@@ -246,7 +179,7 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_buckets as t
+import kept_checks as t
 print("ready", flush=True)
 for hour in range(25):
     t.check(Path(sys.argv[2]), t.LIVE + t.DAY + hour * t.HOUR)
@@ -254,14 +187,25 @@ for hour in range(25):
 KILLS = int(os.environ.get("DRIFT_MONITOR_KILLS", "6"))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120 + 10 * KILLS)
-def test_kill_9_in_mid_read_loses_and_doubles_no_row(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check(data, LIVE + DAY, incremental=False)  # builds the reference
+def hourly_files(data: Path) -> None:
     for path in (data / "live").iterdir():
         path.unlink()
     for hour in range(48):
         pq.write_table(rows(LIVE + hour * HOUR, 1, seed=hour), data / "live" / f"{hour:02d}.parquet")
+
+
+def hourly_commits(data: Path) -> None:
+    for hour in range(48):
+        deltalake.write_deltalake(data / "table", rows(LIVE + hour * HOUR, 1, seed=hour), mode="append")
+    (data / "source.json").write_text(json.dumps({"type": "delta", "path": str(data / "table")}))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 10 * KILLS)
+@pytest.mark.parametrize("write", [hourly_files, hourly_commits])
+def test_kill_9_in_mid_read_loses_and_doubles_no_row(data: Path, write: Callable[[Path], None]) -> None:
+    check(data, LIVE + DAY, incremental=False)  # builds the reference
+    write(data)
     rng = random.Random(KILLS)
     folder = data / "state" / bucket_store.FOLDER
     cut_short = 0
