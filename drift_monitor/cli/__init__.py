@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from drift_monitor import __version__
+from drift_monitor.cli.backfill import backfill
 from drift_monitor.cli.backtest import backtest
 from drift_monitor.cli.calibrate import calibrate
 from drift_monitor.cli.check import check
@@ -72,6 +73,7 @@ for _each in (
     check,
     explain,
     backtest,
+    backfill,
     run,
     report,
     reweight,

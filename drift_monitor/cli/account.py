@@ -167,6 +167,7 @@ def what_happened(
     if newest is not None:
         told = tuple(feature.name for feature in stored.result.features)
         changes = {"updated": end - _MOMENT, "reminded": end, "worst": math.inf, "told": (*newest.told, *told)}
+        changes["untold"] = False
         before = newest.model_copy(update=changes | ({"closed": None} if was_open else {}))
     reason = step(lane, before, stored.history, stored.result, alarm, maintenance).reason
     if was_open and reason in (Reason.ESCALATED, Reason.RESOLVED):

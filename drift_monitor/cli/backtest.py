@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 
 import click
 
-from drift_monitor.cli.options import OK, examples, pick_monitor, read_time, stderr, stdout
+from drift_monitor.cli.options import OK, examples, pick_monitor, read_time, stdout, steps_bar
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -73,7 +72,7 @@ def backtest(
 
     from drift_monitor.service.backtest import backtest as replay
 
-    with redirect_stdout(sys.stderr), _progress(name) as progress:  # stdout is for the result alone
+    with redirect_stdout(sys.stderr), steps_bar(name) as progress:  # stdout is for the result alone
         found = replay(name, chosen, config.state, start, end, rivals=not no_rivals, progress=progress)
     if as_json:
         click.echo(found.model_dump_json(indent=2, by_alias=True).encode())
@@ -82,19 +81,3 @@ def backtest(
 
         stdout().print(draw_backtest(found))
     return OK
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on stderr where that is a terminal."""
-    console = stderr()
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=f"{name}: {what}", completed=done, total=total
-        )

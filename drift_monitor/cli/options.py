@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -132,6 +133,13 @@ def stderr() -> Console:
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on stderr where that is a terminal; yields what is called with (steps done, steps in all)."""
+    with steps_bar(text) as tell:
+        yield None if tell is None else partial(tell, "")
+
+
+@contextmanager
+def steps_bar(text: str) -> Iterator[Callable[[str, int, int], None] | None]:
+    """The same for several tasks in turn: what is yielded is called with (what is being done, done, in all)."""
     console = stderr()
     if not console.is_terminal:
         yield None
@@ -140,4 +148,6 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
 
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda what, done, total: bar.update(
+            task, description=f"{text}: {what}" if what else text, completed=done, total=total
+        )

@@ -68,7 +68,8 @@ def step(
     """Apply one window's verdict to a lane.
 
     Time is the window's end, never a clock, so that a replay gives the same episodes. A window that was not
-    judged takes its place among the last `persistence.of` but counts neither as failed nor as clear.
+    judged takes its place among the last `persistence.of` but counts neither as failed nor as clear. An open
+    episode that nobody has heard of is told as opened at the next window that fails, and ends in silence.
 
     Args:
         lane: `drift` looks at verdict `drift`, `quality` at `broken`.
@@ -160,7 +161,8 @@ def _continue(lane: Lane, episode: Episode, result: CheckResult, alarm: Alarm, *
     end = result.window.end
     failing = result.verdict is _FAILING[lane]
     if not failing and not persistent:
-        return _speak(Reason.RESOLVED, episode.model_copy(update={"updated": end, "closed": end}))
+        resolved = _speak(Reason.RESOLVED, episode.model_copy(update={"updated": end, "closed": end}))
+        return resolved.model_copy(update={"message": None}) if episode.untold else resolved
     now = severity(lane, result) if failing else 0.0
     features = blamed(lane, result) if failing else episode.features
     since = dict.fromkeys(features, end) | {name: t for name, t in episode.since.items() if name in features}
@@ -172,6 +174,8 @@ def _continue(lane: Lane, episode: Episode, result: CheckResult, alarm: Alarm, *
             "told": tuple(dict.fromkeys((*episode.told, *features))),
         }
     )
+    if failing and episode.untold:
+        return _speak(Reason.OPENED, told.model_copy(update={"untold": False, "worst": now, "told": features}))
     new_lead = failing and bool(features) and features[0] not in episode.told
     if now > GROWTH * episode.worst or new_lead:
         return _speak(Reason.ESCALATED, told)

@@ -286,6 +286,7 @@ class Episode(Value):
         since: by feature to blame, the end of the first window of the episode in which it was.
         held: what holds a retraining back, by guard rail; empty when nothing does, or none is configured.
         retrained: the model that ended it was trained on newer data.
+        untold: a backfill recorded it, so that nobody has heard of it yet.
     """
 
     id: str
@@ -301,6 +302,7 @@ class Episode(Value):
     since: dict[str, UtcDatetime] = {}
     held: dict[str, str] = {}
     retrained: bool = False
+    untold: bool = False
 
 
 class Message(Value):

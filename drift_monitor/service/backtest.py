@@ -43,7 +43,7 @@ from drift_monitor.service.evaluate import (
 )
 from drift_monitor.service.references import quality_of, reference_of, watched_specs
 from drift_monitor.service.scheduler import fires_after
-from drift_monitor.sources import SOURCES
+from drift_monitor.sources import SOURCES, Source
 
 MOST_WINDOWS: Final = 200_000
 """More are refused: 22 years of hourly checks, or a mistake in the dates."""
@@ -139,7 +139,7 @@ class Replay(_Run):
         self._watched = watched_specs(monitor, self._reference)
         self._source = SOURCES[monitor.source.type](monitor.source, self._kinds(self._watched))
         self.span = self._between(start, end)
-        self.windows = self._due()
+        self.windows = windows_between(monitor, self.span)
         self._alarms = known_of(
             name, monitor, self._reference, state, self._watched, progress=self._on("calibrating")
         )
@@ -204,37 +204,12 @@ class Replay(_Run):
         if start is not None and end is not None:
             return Window(start=start, end=end)
         bounds = Window(start=start or _FIRST, end=end or _LAST)
-        oldest, newest = None, None
-        splits = self._source.splits(bounds)
-        for done, split in enumerate(splits):
-            self._progress("looking for the first and last event", done, len(splits))
-            for batch in self._source.batches(split, [timestamp]):
-                times = batch.column(timestamp).drop_null()
-                if len(times):
-                    raw = times.cast(pa.int64()).to_numpy()
-                    oldest = min(int(raw.min()), oldest if oldest is not None else int(raw.min()))
-                    newest = max(int(raw.max()), newest if newest is not None else int(raw.max()))
-        if oldest is None or newest is None:
+        found = event_times(self._source, timestamp, bounds, self._on("looking for the first and last event"))
+        if found is None:
             raise SourceError(f"monitors.{name}.source has no rows there")
-        width = self._reference.manifest.bucket_length // _MICROSECOND
-        return Window(
-            start=start or _moment(oldest // width * width), end=end or _moment((newest // width + 1) * width)
-        )
-
-    def _due(self) -> list[Window]:
-        length = self._monitor.window.length
-        found: list[Window] = []
-        for fire in fires_after(self._monitor.schedule, self.span.start + length - _MICROSECOND):
-            if fire > self.span.end:
-                break
-            if len(found) == MOST_WINDOWS:
-                raise SourceError(
-                    f"there are more than {MOST_WINDOWS:,} windows in {self.span}: choose a shorter stretch"
-                )
-            found.append(Window(start=fire - length, end=fire))
-        if not found:
-            raise SourceError(f"no window of {format_duration(length)} lies whole in {self.span}")
-        return found
+        width = self._reference.manifest.bucket_length
+        first, last = ((t - _EPOCH) // width * width + _EPOCH for t in found)
+        return Window(start=start or first, end=end or last + width)
 
     def _rivals(self) -> Callable[[Profile], dict[str, bool]]:
         reference, length = self._reference, self._monitor.window.length
@@ -461,6 +436,42 @@ def _timed(batches: Iterator[pa.RecordBatch], timestamp: str, lost: list[_Lost])
         lost.append(_Lost(times.null_count, *bounds))
         if len(raw):
             yield whole
+
+
+def event_times(
+    source: Source[Any], timestamp: str, bounds: Window, progress: Callable[[int, int], None]
+) -> tuple[datetime, datetime] | None:
+    """The first and the last event between two times; None without rows there."""
+    oldest, newest = None, None
+    splits = source.splits(bounds)
+    for done, split in enumerate(splits):
+        progress(done, len(splits))
+        for batch in source.batches(split, [timestamp]):
+            times = batch.column(timestamp).drop_null()
+            if len(times):
+                raw = times.cast(pa.int64()).to_numpy()
+                oldest = min(int(raw.min()), oldest if oldest is not None else int(raw.min()))
+                newest = max(int(raw.max()), newest if newest is not None else int(raw.max()))
+    return None if oldest is None or newest is None else (_moment(oldest), _moment(newest))
+
+
+def windows_between(monitor: Monitor, span: Window) -> list[Window]:
+    """The windows of a monitor's schedule that lie whole in a stretch, in order.
+
+    Raises:
+        SourceError: there is none, or there are more than MOST_WINDOWS.
+    """
+    length = monitor.window.length
+    found: list[Window] = []
+    for fire in fires_after(monitor.schedule, span.start + length - _MICROSECOND):
+        if fire > span.end:
+            break
+        if len(found) == MOST_WINDOWS:
+            raise SourceError(f"there are more than {MOST_WINDOWS:,} windows in {span}: choose a shorter stretch")
+        found.append(Window(start=fire - length, end=fire))
+    if not found:
+        raise SourceError(f"no window of {format_duration(length)} lies whole in {span}")
+    return found
 
 
 def _micros(moment: datetime) -> int:

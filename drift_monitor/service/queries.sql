@@ -49,6 +49,18 @@ SELECT state FROM runs WHERE id = :run;
 UPDATE runs SET state = 'done', finished = :now, verdict = :verdict, summary = :summary, result = :result
 WHERE id = :run AND state IN ('due', 'running');
 
+-- name: fill
+-- A window of the past with its result, unless it has one; no daemon evaluated it, so there was no attempt.
+INSERT INTO runs (monitor, window_start, window_end, state, finished, verdict, summary, result)
+VALUES (:monitor, :start, :end, 'done', :now, :verdict, :summary, :result)
+ON CONFLICT DO UPDATE SET state = 'done', attempts = 0, finished = excluded.finished, verdict = excluded.verdict,
+    summary = excluded.summary, result = excluded.result
+WHERE state <> 'done';
+
+-- name: judged_ends
+-- Where the finished windows of a monitor end.
+SELECT DISTINCT window_end FROM runs WHERE monitor = :monitor AND state = 'done' ORDER BY window_end;
+
 -- name: result
 -- What is kept of the result of a run.
 SELECT id, summary, result FROM runs WHERE id = :run AND state = 'done';
@@ -69,8 +81,9 @@ ON CONFLICT (id) DO UPDATE SET opened = excluded.opened, closed = excluded.close
     body = excluded.body;
 
 -- name: newest_episode
--- The newest episode of a lane, open or closed.
-SELECT id, body FROM episodes WHERE monitor = :monitor AND lane = :lane ORDER BY opened DESC, rowid DESC LIMIT 1;
+-- The newest episode of a lane, open or closed, that had opened by a time.
+SELECT id, body FROM episodes WHERE monitor = :monitor AND lane = :lane AND opened <= coalesce(:by, opened)
+ORDER BY opened DESC, rowid DESC LIMIT 1;
 
 -- name: episodes
 -- Episodes of one monitor or of all, newest first.
@@ -220,7 +233,7 @@ SELECT id FROM runs WHERE monitor = :monitor AND state = 'done' AND verdict IN (
 ORDER BY window_end DESC LIMIT 1;
 
 -- name: latest
--- By monitor: the newest finished run, the newest judged one, and when (by the daemon's clock) the last of each ended.
+-- By monitor: the newest finished run, the newest judged one, and when (by its clock) the daemon ended the last of each.
 WITH RECURSIVE monitors (monitor) AS (  -- one index probe a monitor, however many runs there are
     SELECT min(monitor) FROM runs
     UNION ALL
@@ -231,8 +244,9 @@ SELECT monitor,
     (SELECT id FROM runs WHERE monitor = monitors.monitor AND state = 'done' ORDER BY window_end DESC LIMIT 1),
     (SELECT id FROM runs WHERE monitor = monitors.monitor AND state = 'done'
         AND verdict IN ('ok', 'drift', 'broken') ORDER BY window_end DESC LIMIT 1),
-    (SELECT max(finished) FROM runs WHERE monitor = monitors.monitor AND state = 'done'),
-    (SELECT finished FROM runs WHERE monitor = monitors.monitor AND state = 'done'
+    (SELECT finished FROM runs WHERE monitor = monitors.monitor AND state = 'done' AND attempts > 0
+        ORDER BY finished DESC LIMIT 1),
+    (SELECT finished FROM runs WHERE monitor = monitors.monitor AND state = 'done' AND attempts > 0
         AND verdict IN ('ok', 'drift', 'broken') ORDER BY finished DESC LIMIT 1)
 FROM monitors WHERE monitor IS NOT NULL;
 

@@ -90,8 +90,8 @@ class Snapshot:
 
     latest: Mapping[str, CheckResult]  # by monitor: the newest finished window, whatever its verdict
     latest_judged: Mapping[str, CheckResult]  # by monitor: the newest window judged ok, drift or broken
-    finished: Mapping[str, datetime]  # by monitor: when the last run ended (daemon clock)
-    succeeded: Mapping[str, datetime]  # by monitor: when the last run that judged ended
+    finished: Mapping[str, datetime]  # by monitor: when the daemon's last run ended (its clock)
+    succeeded: Mapping[str, datetime]  # by monitor: when its last run that judged ended
     open_episodes: tuple[Episode, ...]
     counters: Mapping[Series, float]
     histograms: Mapping[Series, Buckets]  # bounds, counts, sum: `Store`
@@ -259,12 +259,9 @@ class Store:
             ValueError: a message cannot be rendered, or a histogram has no buckets in HISTOGRAMS.
         """
         stamp = _stamp(now)
-        summary = result.model_copy(update={"features": (), "quality": ()}).model_dump_json()
-        blob = zlib.compress(result.model_dump_json().encode())
         bodies = [(receiver, message, render(message)) for receiver, message in messages]
         with self._database.transaction() as db:
-            verdict = result.verdict.value
-            if not db.run("finish", run=run, now=stamp, verdict=verdict, summary=summary, result=blob).rowcount:
+            if not db.run("finish", run=run, now=stamp, **_columns(result)).rowcount:
                 if (state := _state_of(db, run)) == "done":
                     return
                 raise StoreError(f"run {run} of monitor {result.monitor} cannot finish: it is {state}")
@@ -279,6 +276,26 @@ class Store:
                 observe(db, name, labels, value, (run, stamp))
             if retraining is not None:
                 put(db, retraining)
+
+    def fill(self, result: CheckResult, *, now: datetime, episodes: Sequence[Episode] = ()) -> bool:
+        """Record a window of the past and the changed episodes: all or nothing. Nothing is sent, nothing counted.
+
+        Returns:
+            False when the window has a result already; then nothing of this call is stored.
+        """
+        window, stamp, columns = result.window, _stamp(now), _columns(result)
+        with self._database.transaction() as db:
+            start, end = _stamp(window.start), _stamp(window.end)
+            if not db.run("fill", monitor=result.monitor, start=start, end=end, now=stamp, **columns).rowcount:
+                return False
+            for episode in episodes:
+                _put_episode(db, episode, stamp)
+        return True
+
+    def judged_ends(self, monitor: str) -> list[datetime]:
+        """Where the finished windows of a monitor end, whatever their verdict, oldest first."""
+        with self._database.transaction("DEFERRED") as db:
+            return [_time(end) for (end,) in db.run("judged_ends", monitor=monitor)]
 
     def result(self, run: int) -> CheckResult | None:
         """What is kept of the result of a finished run: all of it, or after `retention.results` its summary."""
@@ -327,10 +344,11 @@ class Store:
 
     # -- episodes ----------------------------------------------------------------------------------
 
-    def episode(self, monitor: str, lane: Lane) -> Episode | None:
-        """The newest episode of a lane, open or closed."""
+    def episode(self, monitor: str, lane: Lane, by: datetime | None = None) -> Episode | None:
+        """The newest episode of a lane, open or closed; with `by` of those that had opened by then."""
+        stamp = None if by is None else _stamp(by)
         with self._database.transaction("DEFERRED") as db:
-            rows = db.run("newest_episode", monitor=monitor, lane=lane).fetchall()
+            rows = db.run("newest_episode", monitor=monitor, lane=lane, by=stamp).fetchall()
         return next(iter(self._read_episodes(rows)), None)
 
     def episodes(self, monitor: str | None, limit: int) -> list[Episode]:
@@ -525,6 +543,15 @@ def _run(row: tuple[int, str, int, int, RunState, int]) -> Run:
     number, monitor, start, end, state, attempts = row
     window = Window(start=_time(start), end=_time(end))
     return Run(id=number, monitor=monitor, window=window, state=state, attempts=attempts)
+
+
+def _columns(result: CheckResult) -> dict[str, str | bytes]:
+    """A result as the ledger keeps it."""
+    return {
+        "verdict": result.verdict.value,
+        "summary": result.model_copy(update={"features": (), "quality": ()}).model_dump_json(),
+        "result": zlib.compress(result.model_dump_json().encode()),
+    }
 
 
 def _state_of(db: Database, run: int) -> str:

@@ -55,6 +55,7 @@ LARGE = (
     "service/calibrations.py",
     "service/channels.py",
     "service/backtest.py",
+    "service/backfill.py",
 )
 EVIDENTLY = ("actions/evidently_page.py", "evidently_tests.py")
 
