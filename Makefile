@@ -4,7 +4,7 @@ ARGS ?=
 OBSERVED := tests/integration/observability
 BIN := .venv/bin
 
-.PHONY: help setup demo stack test test-pipelines lint types lock wheel clean
+.PHONY: help setup demo stack test test-pipelines test-benchmarks lint types lock wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,6 +34,9 @@ test: setup  ## the whole test suite; ARGS="-k name" picks
 test-pipelines: setup  ## real Airflow 3, Prefect 3 and Dagster, each in an environment of its own outside this folder
 	$(BIN)/python tests/pipelines/install.py
 	$(BIN)/python -m pytest -n 0 tests/pipelines $(ARGS)
+
+test-benchmarks: setup  ## the short run of every benchmark: do they still run, and say what they should?
+	DRIFT_MONITOR_BENCHMARKS=1 $(BIN)/python -m pytest -n 0 tests/integration/test_benchmarks.py $(ARGS)
 
 lint: setup  ## ruff, and mypy in strict mode
 	$(BIN)/ruff check

@@ -29,6 +29,7 @@ from drift_monitor.cli.reweight import reweight
 from drift_monitor.cli.run import run
 from drift_monitor.cli.send_test import send_test
 from drift_monitor.core.errors import ConfigError, DriftMonitorError
+from drift_monitor.cpu import choose_vectors
 
 _EXIT_CODES = f"""\b
 Exit codes:
@@ -93,6 +94,7 @@ for _each in (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    choose_vectors(os.environ)
     try:
         code = _invoke(arguments)
         sys.stdout.flush()
@@ -108,11 +110,18 @@ def _invoke(arguments: list[str]) -> int:
     return result if isinstance(result, int) else OK
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is at the bottom of it: one that comes while a lock is let go surfaces as another error."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | click.Abort):
+        error = error.__context__
+    return error is not None
+
+
 def _explain(error: BaseException) -> int:
     """Say what went wrong, and which exit code that is."""
     code = ERROR
     match error:
-        case KeyboardInterrupt() | click.Abort():
+        case _ if _interrupted(error):
             code = INTERRUPTED
         case ConfigError():
             click.echo("\n".join(error.problems), err=True)

@@ -31,6 +31,7 @@ from drift_monitor.core.tally import Backtest, Tally, day_of
 from drift_monitor.core.types import CheckResult, FailureReason, Outcome, Window
 from drift_monitor.executors import EXECUTORS
 from drift_monitor.service.calibrations import known_of, without_times
+from drift_monitor.service.channels import last_day, live_channels
 from drift_monitor.service.evaluate import (
     _DENSE,
     WORKERS,
@@ -321,7 +322,7 @@ class Replay(_Run):
             self._refuse_unreadable(_Part({}, invalid))
             known, details = self._known, dict[str, str]()
             if self.rows and profile is not None:
-                known, scored, details = self._score_of(window, profile, readable, scored)
+                known, scored, details = self._score_of(window, schema, profile, readable, scored)
             result = check(
                 self._request.name,
                 window,
@@ -344,7 +345,12 @@ class Replay(_Run):
         return result, profile
 
     def _score_of(
-        self, window: Window, profile: Profile, readable: Sequence[Spec], scored: RunScore | None
+        self,
+        window: Window,
+        schema: pa.Schema,
+        profile: Profile,
+        readable: Sequence[Spec],
+        scored: RunScore | None,
     ) -> tuple[Baseline, RunScore | None, dict[str, str]]:
         """What the window is judged by, its score with all channels, and what those that are no feature say."""
         alarms, known = self._alarms, self._known
@@ -353,7 +359,9 @@ class Replay(_Run):
             known = self._newest = self._baseline(self._reference, window, self._watched, alarms)
         if known.calibration is None:
             return known, None, {}
-        values, details = self._channels(self._reference, alarms, self._source, readable, window, profile)
+        names, timestamp = [spec.name for spec in readable], self._monitor.source.timestamp
+        day = last_day(alarms.calibration, alarms.watch, self._source, schema, names, window, timestamp)
+        values, details = live_channels(alarms.calibration, alarms.watch, readable, self._reference, day, profile)
         if scored is None:
             scored = _score(alarms, self._watched, window, {_micros(window.start): profile}, values)
         else:

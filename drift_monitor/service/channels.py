@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from drift_monitor.core import classifier
-from drift_monitor.core.arrow import microseconds
+from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing, microseconds
 from drift_monitor.core.calibration import Calibration, Extra, RowsCalibration, Watch
 from drift_monitor.core.history import DAY, Grid
 from drift_monitor.core.pairs import pair_value, replay_pairs
@@ -20,7 +21,7 @@ from drift_monitor.core.replay import OFFSETS, Runs, block_days, cross_scaled
 from drift_monitor.core.types import Window
 from drift_monitor.reference import Reference
 from drift_monitor.sources import Source
-from drift_monitor.sources.sample import sample_rows
+from drift_monitor.sources.sample import Sampler, sample_rows, sample_schema
 
 MOST_ROWS: Final = 1000
 """Rows of a day that the classifier sees at most; fewer where the reference's sample has fewer of its days."""
@@ -118,30 +119,118 @@ def _replay_rows(
     return Extra(scaled, scale, RowsCalibration(rows=rows, most_reference=MOST_REFERENCE, seed=seed))
 
 
-def live_channels(
-    calibration: Calibration,
+class LastDay:
+    """The rows that the classifier looks at, picked while the window is read.
+
+    Args:
+        source: of the rows.
+        schema: of the live data.
+        window: of the run; its last day is looked at.
+        names: of the features.
+        rows: of the sample.
+        timestamp: column of event time.
+    """
+
+    def __init__(
+        self,
+        source: Source[Any],
+        schema: pa.Schema,
+        window: Window,
+        names: Sequence[str],
+        rows: int,
+        timestamp: str | None,
+    ) -> None:
+        self.window = Window(start=window.end - _A_DAY, end=window.end)
+        self._source, self._names, self._rows, self._timestamp = source, names, rows, timestamp
+        self._schema = sample_schema(schema, names)
+        self._span = tuple((t - _EPOCH) // _MICROSECOND for t in (self.window.start, self.window.end))
+        self._sampler: Sampler | None = None
+        self.complete = False
+
+    def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same batches, looked at as they come by. `complete` is for the reader to say."""
+        for batch in batches:
+            if self._sampler is not None:
+                try:
+                    self._sampler.add(self._inside(batch))
+                except MemoryError:
+                    self._sampler = None
+            yield batch
+
+    def begin(self) -> None:
+        """Forget what was seen: reading begins, maybe anew."""
+        self._sampler = Sampler(self._schema, self._rows, timestamp=self._timestamp)
+        self.complete = False
+
+    def rows(self) -> pa.Table:
+        """The sample; of rows that did not all come by, the source is asked again.
+
+        Raises:
+            MemoryError: the rows are too large.
+        """
+        if self._sampler is not None and self.complete:
+            return self._sampler.rows()
+        return sample_rows(self._source, self.window, self._names, self._rows, timestamp=self._timestamp)
+
+    def _inside(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self._timestamp is None:
+            return batch
+        times = batch.column(self._timestamp)
+        start, end = self._span
+        inside = (as_numpy(times) >= start) & (as_numpy(times) < end) & ~is_missing(times)
+        return batch if inside.all() else batch.filter(as_arrow(inside))
+
+
+def last_day(
+    calibration: Calibration | None,
     watch: Watch,
-    specs: Sequence[Spec],
-    reference: Reference,
     source: Source[Any],
-    window: Window,
-    profile: Profile | None,
+    schema: pa.Schema,
+    names: Sequence[str],
+    window: Window | None,
     timestamp: str | None,
-) -> Values:
-    """The further channels of one run.
+) -> LastDay | None:
+    """What has to be picked while a window is read; None where no classifier will look at it.
 
     Args:
         calibration: of the monitor.
         watch: the monitor.
+        source: of the live rows.
+        schema: of the live data.
+        names: the features that can be read.
+        window: of the run.
+        timestamp: column of event time.
+    """
+    known = None if calibration is None else calibration.rows
+    if calibration is None or known is None or window is None:
+        return None
+    if not _daily((window.end - _EPOCH) // _MICROSECOND, watch) or set(calibration.features) != set(names):
+        return None
+    return LastDay(source, schema, window, names, known.rows, timestamp)
+
+
+def live_channels(
+    calibration: Calibration | None,
+    watch: Watch,
+    specs: Sequence[Spec],
+    reference: Reference,
+    day: LastDay | None,
+    profile: Profile | None,
+) -> Values:
+    """The further channels of one run.
+
+    Args:
+        calibration: of the monitor; without one there is nothing to compare with.
+        watch: the monitor.
         specs: the features that were read.
         reference: what the window is compared with.
-        source: of the live rows, for a sample of them.
-        window: of the run.
+        day: rows for the classifier; None when it does not look.
         profile: of the window.
-        timestamp: column of event time.
     """
     values: dict[str, float] = {}
     details: dict[str, str] = {}
+    if calibration is None:
+        return Values(values, details)
     whole = reference.pairs
     if (
         calibration.pairs is not None
@@ -152,12 +241,10 @@ def live_channels(
         pairs = whole.only([spec.name for spec in specs])
         if pairs is not None:
             values["pairs"], details["pairs"] = pair_value(calibration.pairs, pairs, profile.products)
-    known, end = calibration.rows, (window.end - _EPOCH) // _MICROSECOND
-    if known is not None and _daily(end, watch) and set(calibration.features) == {spec.name for spec in specs}:
-        names = [spec.name for spec in specs]
-        last_day = Window(start=window.end - _A_DAY, end=window.end)
+    known = calibration.rows
+    if known is not None and day is not None:
         try:
-            live = sample_rows(source, last_day, names, known.rows, timestamp=timestamp)
+            live = day.rows()
         except MemoryError:  # texts of megabytes each; what is counted of them costs no memory, a sample does
             _log.warning("%s: the rows are too large for the classifier, which is left out", watch.monitor)
             return Values(values, details)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.reference import Reference
     from drift_monitor.service.calibrations import Known
-    from drift_monitor.service.channels import Values
+    from drift_monitor.service.channels import LastDay
     from drift_monitor.service.kept import Kept
     from drift_monitor.sources import Source
 
@@ -175,6 +175,7 @@ class _Run:
         from drift_monitor.core.profile import merge  # noqa: PLC0415
         from drift_monitor.reference import open_reference  # noqa: PLC0415
         from drift_monitor.service.calibrations import known_of, without_times  # noqa: PLC0415
+        from drift_monitor.service.channels import last_day, live_channels  # noqa: PLC0415
         from drift_monitor.service.kept import Kept  # noqa: PLC0415
         from drift_monitor.service.references import quality_of, reference_of, watched_specs  # noqa: PLC0415
         from drift_monitor.sources import SOURCES  # noqa: PLC0415
@@ -194,7 +195,9 @@ class _Run:
             readable = [s for s in specs if _readable(s, schema)]
             alarms = known_of(request.name, monitor, reference, request.state, specs)
             cuts = _cuts(request.window, alarms)
-            part = self._read(kept, source, readable, reference.pairs, cuts, progress)
+            names, timestamp = [spec.name for spec in readable], monitor.source.timestamp
+            day = last_day(alarms.calibration, alarms.watch, source, schema, names, request.window, timestamp)
+            part = self._read(kept, source, readable, reference.pairs, cuts, day, progress)
         profile = merge(part.profiles[start] for start in sorted(part.profiles))
         self.rows = profile.rows if profile else 0
         self._refuse_unreadable(part)
@@ -206,7 +209,7 @@ class _Run:
         scored: RunScore | None = None
         details: dict[str, str] = {}
         if known.calibration is not None and self.rows:
-            values, details = self._channels(reference, alarms, source, readable, window, profile)
+            values, details = live_channels(alarms.calibration, alarms.watch, readable, reference, day, profile)
             scored = _score(alarms, specs, window, part.profiles, values)
         result: CheckResult = check(
             request.name,
@@ -261,6 +264,7 @@ class _Run:
         specs: Sequence[Spec],
         pairs: PairSpec | None,
         cuts: list[int],
+        day: LastDay | None,
         progress: Callable[[int, int], None] | None,
     ) -> _Part:
         import numpy as np  # noqa: PLC0415
@@ -275,11 +279,15 @@ class _Run:
         starts = np.array(cuts, np.int64)
         pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
 
-        if (found := kept.read(specs, pairs, columns, cuts, progress)) is not None:
+        if (found := kept.read(specs, pairs, columns, cuts, day, progress)) is not None:
             return _Part(*found)
 
+        if day is not None:
+            day.begin()
+
         def fold(split: Any) -> _Part:
-            batches = _Placed(source.batches(split, columns), timestamp)
+            rows = source.batches(split, columns)
+            batches = _Placed(rows if day is None else day.watch(rows), timestamp)
             profiles = profile_buckets(
                 specs, batches, timestamp=timestamp, starts=starts, id_column=monitor.columns.id, pairs=pairs
             )
@@ -287,6 +295,8 @@ class _Run:
 
         splits = source.splits(self._request.window)
         whole = EXECUTORS["threads"](splits, fold, _Part.merge, workers=WORKERS, progress=progress)
+        if day is not None:
+            day.complete = self._request.window is None or self._request.window.start <= day.window.start
         return whole or _Part({}, 0)
 
     def _refuse_unreadable(self, part: _Part) -> None:
@@ -320,25 +330,6 @@ class _Run:
                 specs, reference.profile, quality, window.length, windows, calibration, why_not
             )
         return _baselines[key]
-
-    def _channels(
-        self,
-        reference: Reference,
-        alarms: Known,
-        source: Source[Any],
-        specs: Sequence[Spec],
-        window: Window,
-        profile: Profile | None,
-    ) -> Values:
-        """Correlations, and the classifier on whole rows."""
-        from drift_monitor.service.channels import Values, live_channels  # noqa: PLC0415
-
-        if alarms.calibration is None:
-            return Values({}, {})
-        timestamp = self._monitor.source.timestamp
-        return live_channels(
-            alarms.calibration, alarms.watch, specs, reference, source, window, profile, timestamp
-        )
 
     def _extra(
         self, reference: Reference, source: Source[Any], specs: Sequence[Spec]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from drift_monitor.core.products import PairSpec
     from drift_monitor.core.profile import Profile, Spec
+    from drift_monitor.service.channels import LastDay
     from drift_monitor.service.evaluate import CheckRequest
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,6 +69,7 @@ class Kept:
         pairs: PairSpec | None,
         columns: Sequence[str],
         cuts: Sequence[int],
+        day: LastDay | None,
         progress: Callable[[int, int], None] | None,
     ) -> tuple[Mapping[int, Profile], int] | None:
         """The profiles of the stretches of the window, after what is new was read.
@@ -77,6 +79,7 @@ class Kept:
             pairs: what products are counted for.
             columns: to read.
             cuts: where the stretches begin, in microseconds since 1970.
+            day: looks at rows as they are read.
             progress: called with (parts read, parts that are new).
 
         Returns:
@@ -90,7 +93,7 @@ class Kept:
         if any(t % width for t in (*cuts, end)):
             return None
         try:
-            return self._read(self._store, Layout(tuple(specs), pairs), columns, (cuts, end), progress)
+            return self._read(self._store, Layout(tuple(specs), pairs), columns, (cuts, end), day, progress)
         except (StoreError, sqlite3.Error) as error:
             self._close()
             _give_up(self._request, error)
@@ -104,6 +107,7 @@ class Kept:
         layout: Layout,
         columns: Sequence[str],
         stretch: tuple[Sequence[int], int],
+        day: LastDay | None,
         progress: Callable[[int, int], None] | None,
     ) -> tuple[Mapping[int, Profile], int] | None:
         monitor, source, (cuts, end) = self._request.monitor, self._source, stretch
@@ -122,15 +126,21 @@ class Kept:
         buckets = Buckets(store, layout, self._reading(), width)
         units = source.units(self._request.window, columns, width)
         unread = buckets.unread(units, cuts[0])
+        if day is not None:
+            day.begin()
         for done, unit in enumerate(unread, 1):
             try:
-                folded = fold_unit(fold, source.batches(unit, columns), timestamp, width, buckets.limit)
+                rows = source.batches(unit, columns)
+                rows = rows if day is None else day.watch(rows)
+                folded = fold_unit(fold, rows, timestamp, width, buckets.limit)
             except TooManyBuckets:
                 buckets.give_up(unit)
             else:
                 buckets.keep(unit, *folded)
             if progress is not None:
                 progress(done, len(unread))
+        if day is not None:
+            day.complete = {u.identity for u in source.units(day.window)} <= {u.identity for u in unread}
         found = buckets.window(units, cuts, end)
         store.keep_footers(source.footers)
         buckets.forget(units, cuts[0], end)

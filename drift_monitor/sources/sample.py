@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from drift_monitor.core.arrow import as_arrow
 from drift_monitor.core.types import Window
 from drift_monitor.sources import S, Source
 
@@ -44,8 +45,7 @@ def sample_rows(
     Returns:
         At most `limit` rows, exactly `limit` when there are as many, in the order of their hashes.
     """
-    schema = source.columns(window, columns)
-    wanted = pa.schema([_plain(schema.field(name)) for name in columns])
+    wanted = sample_schema(source.columns(window, columns), columns)
     read = list(dict.fromkeys([*columns, *([timestamp] if timestamp else [])]))
     batches = (batch for split in source.splits(window) for batch in source.batches(split, read))
     return sample_batches(batches, wanted, limit, timestamp=timestamp, seed=seed)
@@ -60,27 +60,61 @@ def sample_batches(
     seed: int = 0,
 ) -> pa.Table:
     """The same, of batches that are at hand; the sample has the columns of `schema`."""
-    kept = schema.empty_table()
-    hashes = np.empty(0, np.uint64)
-    counts = np.empty(0, np.int64)
-    bound = np.uint64(2**64 - 1)
-    for whole in batches:
-        batch = whole if timestamp is None else whole.filter(pc.is_valid(whole.column(timestamp)))
-        found = hash_rows(batch, schema.names, seed)
-        low = np.flatnonzero(found <= bound)
-        part = pa.Table.from_batches([batch.select(schema.names).take(pa.array(low))])
-        kept = pa.concat_tables([kept, _as(part, schema)])
-        hashes = np.concatenate((hashes, found[low]))
-        counts = np.concatenate((counts, np.ones(len(low), np.int64)))
-        if len(hashes) > 4 * limit:
-            kept, hashes, counts = _smallest(kept, hashes, counts, limit)
-            bound = hashes[-1] if len(hashes) == limit else bound
-    kept, hashes, counts = _smallest(kept, hashes, counts, limit)
-    total = int(counts.sum())
-    if total <= limit:
-        return kept.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
-    shares = np.array([int(c) * limit // total for c in np.cumsum(counts).tolist()])
-    return kept.take(pa.array(np.repeat(np.arange(len(counts)), np.diff(shares, prepend=0))))
+    sampler = Sampler(schema, limit, timestamp=timestamp, seed=seed)
+    for batch in batches:
+        sampler.add(batch)
+    return sampler.rows()
+
+
+class Sampler:
+    """The same, of batches that come by.
+
+    Args:
+        schema: the columns of the sample.
+        limit, timestamp, seed: see `sample_rows`.
+    """
+
+    def __init__(self, schema: pa.Schema, limit: int, *, timestamp: str | None = None, seed: int = 0) -> None:
+        self._schema, self._limit, self._timestamp, self._seed = schema, limit, timestamp, seed
+        self._kept = schema.empty_table()
+        self._hashes = np.empty(0, np.uint64)
+        self._counts = np.empty(0, np.int64)
+        self._bound = np.uint64(2**64 - 1)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Look at some rows; those without a time are left out."""
+        if self._timestamp is not None and batch.column(self._timestamp).null_count:
+            batch = batch.filter(pc.is_valid(batch.column(self._timestamp)))
+        found = hash_rows(batch, self._schema.names, self._seed)
+        small = found[found <= self._bound]
+        if len(small) > 4 * self._limit:  # none past the limit-th distinct one of these is among the smallest
+            distinct = np.unique(small)
+            self._bound = distinct[min(self._limit, len(distinct)) - 1]
+        low = np.flatnonzero(found <= self._bound)
+        part = pa.Table.from_batches([batch.select(self._schema.names).take(as_arrow(low))])
+        self._kept = pa.concat_tables([self._kept, _as(part, self._schema)])
+        self._hashes = np.concatenate((self._hashes, found[low]))
+        self._counts = np.concatenate((self._counts, np.ones(len(low), np.int64)))
+        if len(self._hashes) > 4 * self._limit:
+            self._shrink()
+
+    def rows(self) -> pa.Table:
+        """The sample of what was added."""
+        self._shrink()
+        total = int(self._counts.sum())
+        if total <= self._limit:
+            return self._kept.take(as_arrow(np.repeat(np.arange(len(self._counts)), self._counts)))
+        shares = np.array([int(c) * self._limit // total for c in np.cumsum(self._counts).tolist()])
+        return self._kept.take(as_arrow(np.repeat(np.arange(len(self._counts)), np.diff(shares, prepend=0))))
+
+    def _shrink(self) -> None:
+        """Keep one row for each of the smallest hashes, and how often it occurred."""
+        distinct, first, where = np.unique(self._hashes, return_index=True, return_inverse=True)
+        totals = np.bincount(where, weights=self._counts, minlength=len(distinct)).astype(np.int64)
+        self._kept = self._kept.take(as_arrow(first[: self._limit])).combine_chunks()
+        self._hashes, self._counts = distinct[: self._limit], totals[: self._limit]
+        if len(self._hashes) == self._limit:
+            self._bound = self._hashes[-1]
 
 
 def hash_rows(batch: pa.RecordBatch, columns: Sequence[str], seed: int) -> _Hashes:
@@ -129,13 +163,9 @@ def _mixed(x: _Hashes) -> _Hashes:
     return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
 
 
-def _smallest(
-    kept: pa.Table, hashes: _Hashes, counts: npt.NDArray[np.int64], limit: int
-) -> tuple[pa.Table, _Hashes, npt.NDArray[np.int64]]:
-    """One row for each of the `limit` smallest hashes, and how often it occurred."""
-    distinct, first, where = np.unique(hashes, return_index=True, return_inverse=True)
-    totals = np.bincount(where, weights=counts, minlength=len(distinct)).astype(np.int64)
-    return kept.take(pa.array(first[:limit])).combine_chunks(), distinct[:limit], totals[:limit]
+def sample_schema(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    """The columns of a sample of rows that have these."""
+    return pa.schema([_plain(schema.field(name)) for name in columns])
 
 
 def _plain(field: pa.Field) -> pa.Field:

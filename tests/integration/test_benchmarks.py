@@ -14,7 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.slow
 takes_minutes = pytest.mark.skipif(
-    "DRIFT_MONITOR_BENCHMARKS" not in os.environ, reason="takes minutes: set DRIFT_MONITOR_BENCHMARKS=1"
+    "DRIFT_MONITOR_BENCHMARKS" not in os.environ, reason="takes minutes: make test-benchmarks"
 )
 
 
@@ -26,11 +26,13 @@ def figures(script: str, *options: str) -> dict[str, Any]:
     return found
 
 
+@takes_minutes
 def test_check_cost_measures_the_check_beside_the_read() -> None:
     found = figures("check_cost.py", "--without-evidently", "--rounds", "1")
     assert {"read", "check"} <= set(found["costs"])
 
 
+@takes_minutes
 def test_the_idle_daemon_holds_no_numeric_library() -> None:
     found = figures("idle.py")
     assert found["libraries"] == []
@@ -70,6 +72,7 @@ def test_the_combined_score_sees_what_each_single_statistic_sees() -> None:
     assert len(many) == 5
 
 
+@takes_minutes
 def test_calibration_check_and_backtest_are_measured() -> None:
     found = figures("calibration.py")
     assert set(found["costs"]) == {
@@ -80,6 +83,7 @@ def test_calibration_check_and_backtest_are_measured() -> None:
     }
 
 
+@takes_minutes
 def test_flights_find_the_plain_faults_and_are_quiet_where_the_usual_rules_are_not() -> None:
     found = figures("flights.py")
     quiet = found["none"]
@@ -90,10 +94,12 @@ def test_flights_find_the_plain_faults_and_are_quiet_where_the_usual_rules_are_n
     assert found["goals"] == {}  # two references prove nothing
 
 
+@takes_minutes
 def test_a_refreshed_training_set_has_the_same_bytes_in_any_order() -> None:
     assert figures("refresh.py")["goals"] == {"the same bytes in any order": True}
 
 
+@takes_minutes
 def test_a_cached_scrape_is_cheap_and_the_cut_keeps_to_the_budget() -> None:
     found = figures("scrape.py")
     rows = found["scrapes"]
@@ -106,6 +112,7 @@ def test_a_cached_scrape_is_cheap_and_the_cut_keeps_to_the_budget() -> None:
     assert rows["all series"]["gzip"] < rows["all series"]["bytes"] / 5
 
 
+@takes_minutes
 def test_weights_win_back_what_a_shift_cost_a_rigid_learner_and_cost_a_flexible_one_nothing() -> None:
     found = figures("reweighting.py")
     (row,) = found["simulated"]
@@ -127,6 +134,7 @@ def test_every_row_of_the_short_run_gets_a_weight() -> None:
         assert each["difference_after"] < each["difference_before"]
 
 
+@takes_minutes
 def test_a_sliding_window_reads_each_row_once() -> None:
     found = figures("incremental.py")
     assert found["goals"] == {"each row read once": True}

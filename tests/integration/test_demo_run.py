@@ -204,6 +204,6 @@ def test_ctrl_c_in_the_middle_ends_demo_and_daemon(tmp_path: Path) -> None:
         time.sleep(0.2)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to all of the group
     _, errors = run.communicate(timeout=60)
-    assert run.returncode == 130
+    assert run.returncode == 130, errors.decode()
     assert b"Traceback" not in errors
     folder.claim()  # refuses while a daemon has the state
