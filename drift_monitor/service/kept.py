@@ -140,7 +140,8 @@ class Kept:
             if progress is not None:
                 progress(done, len(unread))
         if day is not None:
-            day.complete = {u.identity for u in source.units(day.window)} <= {u.identity for u in unread}
+            last = source.units(day.window, columns, width)
+            day.complete = {unit.identity for unit in last} <= {unit.identity for unit in unread}
         found = buckets.window(units, cuts, end)
         store.keep_footers(source.footers)
         buckets.forget(units, cuts[0], end)
