@@ -28,7 +28,7 @@ from drift_monitor.core.policy import (
     Size,
     format_duration,
 )
-from drift_monitor.core.types import Kind
+from drift_monitor.core.types import EDGES, Kind
 
 _WEEKDAY = r"(mon|tue|wed|thu|fri|sat|sun)"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
@@ -309,6 +309,7 @@ class Columns(Model):
         label: the truth, where it arrives later; not watched.
         id: of a row, to count duplicates; not watched.
         ignore: columns that are not watched.
+        edges: how fine the cells are in which numbers are counted: what lies between two edges is alike.
     """
 
     prediction: str | None = None
@@ -317,6 +318,7 @@ class Columns(Model):
     features: Annotated[tuple[str, ...] | None, Field(description="only these; all when absent")] = None
     ignore: tuple[str, ...] = ()
     kinds: Annotated[dict[str, Kind], Field(description="overrides of what the reference's types imply")] = {}
+    edges: Annotated[int, Field(ge=20, le=4000, description="quantiles of a number that bound its cells")] = EDGES
 
 
 class Report(Model):

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drift_monitor.core.errors import SchemaError
-from drift_monitor.core.types import Role
+from drift_monitor.core.types import EDGES, Role
 
 if TYPE_CHECKING:
     from drift_monitor.core.products import Products
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-EDGES = 1000
-"""Quantile edges of a numeric feature: bounds the error of Kolmogorov-Smirnov by 1/1000."""
 MAX_CATEGORIES = 10_000
 """Reference categories kept by name; the rarer ones are pooled."""
 UNSEEN_KEPT = 1000

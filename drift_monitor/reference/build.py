@@ -110,8 +110,7 @@ def build_reference(
                 files={name: hash_file(target / name) for name in FILES},
                 **content,
             ).sealed()
-            unknown = {"model_version"} if not model_version else set()
-            write_durably(target / NAME, manifest.model_dump_json(indent=2, exclude=unknown).encode() + b"\n")
+            write_durably(target / NAME, manifest.to_json())
             version = _put_in_place(target, folder, manifest)
         make_current(folder, version)
     except (SourceError, SchemaError) as error:
@@ -177,7 +176,7 @@ def _write(
         for done, feature in enumerate(planned, 2):
             column = rows.column(feature.name, categorical=feature.kind in {"categorical", "boolean"})
             try:
-                spec = fit(feature, column)
+                spec = fit(feature, column, columns.edges)
             except SchemaError as error:
                 warnings.append(f"{error}: it is not watched")
             else:

@@ -80,15 +80,15 @@ def plan(schema: pa.Schema, columns: Columns, timestamp: str | None) -> tuple[li
     return features, warnings
 
 
-def fit(feature: Feature, column: pa.Array) -> Spec:
-    """Choose the cells of a feature from all of its values.
+def fit(feature: Feature, column: pa.Array, edges: int) -> Spec:
+    """Choose the cells of a feature from all of its values; those of a number lie between so many quantiles.
 
     Raises:
         SchemaError: it has none.
     """
     if feature.kind == "numeric" or feature.kind == "datetime":  # noqa: PLR1714 - mypy narrows this form only
         values = np.empty(0) if pa.types.is_null(column.type) else numbers(column)
-        return NumericSpec.fit(feature.name, values, kind=feature.kind, role=feature.role)
+        return NumericSpec.fit(feature.name, values, kind=feature.kind, role=feature.role, edges=edges)
     counts = most_frequent(column, MAX_CATEGORIES + 1)
     return CategoricalSpec.fit(feature.name, counts, kind=feature.kind, role=feature.role)
 

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from drift_monitor.config.models import Columns
 from drift_monitor.core.errors import BadReferenceError
-from drift_monitor.core.types import Kind, ReferenceId, Role, UtcDatetime, Value
+from drift_monitor.core.types import EDGES, Kind, ReferenceId, Role, UtcDatetime, Value
 
 FORMAT: Final = 2
 NAME: Final = "manifest.json"
@@ -129,15 +129,19 @@ class Manifest(Value):
 
     def sealed(self) -> Manifest:
         """The same with its hash and its version name filled in."""
-        digest = content_hash(self.model_dump(mode="json"))
+        digest = content_hash(json.loads(self.to_json()))
         return self.model_copy(update={"sha256": digest, "version": f"{self.created:%Y-%m-%d}-{digest[:12]}"})
+
+    def to_json(self) -> bytes:
+        """The file, without what was not set and once could not be: so old versions keep their hash."""
+        unset = {name: True for name in ("model_version",) if not getattr(self, name)}
+        later = {"columns": {"edges"}} if self.columns.edges == EDGES else {}
+        return self.model_dump_json(indent=2, exclude={**unset, **later}).encode() + b"\n"
 
 
 def content_hash(manifest: dict[str, Any]) -> str:
     """The sha256 of a manifest as JSON: sorted keys, no spaces, without what does not belong to the content."""
     content = {key: value for key, value in manifest.items() if key not in _OUTSIDE_THE_HASH}
-    if not content.get("model_version"):  # so that what was built before there were any keeps its hash
-        content.pop("model_version", None)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -497,3 +497,24 @@ def test_another_format_is_refused() -> None:
         profiles_from_tables([table.replace_schema_metadata(None)], ())
     with pytest.raises(BadReferenceError, match="have the columns"):
         profiles_from_tables([table.drop_columns(["rows"])], ())
+
+
+@pytest.mark.parametrize("edges", [20, 1000, 4000])
+def test_the_configuration_says_how_fine_the_cells_are(tmp_path: Path, edges: int) -> None:
+    values = np.random.default_rng(1).normal(size=20_000)
+    pq.write_table(pa.table({"x": values}), tmp_path / "t.parquet")
+    found = build_reference(
+        tmp_path / "t.parquet",
+        tmp_path / "r",
+        columns=Columns(edges=edges),
+        timestamp=None,
+        bucket=timedelta(hours=1),
+        created=datetime(2024, 1, 1, tzinfo=UTC),
+    )
+    (spec,) = found.specs
+    assert isinstance(spec, NumericSpec)
+    ranks = np.searchsorted(np.sort(values), spec.edges, "right") / len(values)
+    np.testing.assert_allclose(np.diff(ranks), 1 / edges, atol=1e-4)
+    assert len(spec.edges) == edges + 1
+    assert open_reference(tmp_path / "r").manifest == found.manifest
+    assert ("edges" in (found.folder / "manifest.json").read_text()) == (edges != 1000)
