@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -11,12 +12,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from drift_monitor.core.arrow import as_arrow
+from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.types import Window
 from drift_monitor.sources import S, Source
 
 _Hashes = npt.NDArray[np.uint64]
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+_MISSING: Final = np.uint64(1)
+_SLAB: Final = 1 << 14  # rows hashed at once: what they need stays in the processor's cache
 
 
 def sample_rows(
@@ -119,35 +122,51 @@ class Sampler:
 
 def hash_rows(batch: pa.RecordBatch, columns: Sequence[str], seed: int) -> _Hashes:
     """A 64-bit hash of each row: of its values, not of the types or the dictionaries that hold them."""
-    whole = np.full(batch.num_rows, seed * int(_GOLDEN) % 2**64, np.uint64)
-    for name in columns:
-        whole = _mixed(whole ^ (_hash(batch.column(name)) + _GOLDEN))
-    return whole
+    found = np.full(batch.num_rows, seed * int(_GOLDEN) % 2**64, np.uint64)
+    dictionaries = {
+        name: _hash(batch.column(name).dictionary)
+        for name in columns
+        if isinstance(batch.schema.field(name).type, pa.DictionaryType)
+    }
+    for offset in range(0, batch.num_rows, _SLAB):
+        rows, whole = batch.slice(offset, _SLAB), found[offset : offset + _SLAB]
+        for name in columns:
+            column = rows.column(name)
+            hashes = _looked_up(dictionaries[name], column) if name in dictionaries else _hash(column)
+            whole[:] = _mixed(whole ^ (hashes + _GOLDEN))
+    return found
+
+
+def _looked_up(entries: _Hashes, column: pa.DictionaryArray) -> _Hashes:
+    codes = column.indices.fill_null(0) if column.indices.null_count else column.indices
+    found = (entries if len(entries) else np.zeros(1, np.uint64))[as_numpy(codes)]
+    missing = column.is_null()  # a null may stand in the dictionary
+    return np.where(as_numpy(missing), _MISSING, found) if missing.true_count else found
 
 
 def _hash(column: pa.Array) -> _Hashes:
-    missing = column.is_null().to_numpy(zero_copy_only=False)
+    missing = is_missing(column) if column.null_count else None
     if isinstance(column.type, pa.DictionaryType):
-        entries = _hash(column.dictionary) if len(column.dictionary) else np.zeros(1, np.uint64)
-        found = entries[column.indices.fill_null(0).to_numpy(zero_copy_only=False)]
-    elif pa.types.is_null(column.type):
+        return _looked_up(_hash(column.dictionary), column)
+    if pa.types.is_null(column.type):
         found = np.zeros(len(column), np.uint64)
     elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        numbers = column.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
-        found = _mixed(np.where(np.isnan(numbers), np.nan, numbers).view(np.uint64))
+        numbers = as_numpy(column.cast(pa.float64(), safe=False)) + 0.0
+        if math.isnan(numbers.sum()):
+            numbers[np.isnan(numbers)] = np.nan
+        found = _mixed(numbers.view(np.uint64))
     elif pa.types.is_boolean(column.type):
-        found = _mixed(column.fill_null(False).to_numpy(zero_copy_only=False).astype(np.uint64))
+        found = _mixed(as_numpy(column).astype(np.uint64))
     elif pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
-        found = _mixed(micros.fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64))
+        micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
+        found = _mixed(as_numpy(micros).view(np.uint64))
     elif pa.types.is_nested(column.type):
         found = _hash_texts([repr(value).encode() for value in column.to_pylist()])
     else:
         distinct = column.dictionary_encode()
         entries = _hash_texts([v or b"" for v in distinct.dictionary.cast(pa.large_binary()).to_pylist()])
-        entries = entries if len(entries) else np.zeros(1, np.uint64)
-        found = entries[distinct.indices.fill_null(0).to_numpy(zero_copy_only=False)]
-    return np.where(missing, np.uint64(1), found)
+        return _looked_up(entries, distinct)
+    return found if missing is None else np.where(missing, _MISSING, found)
 
 
 def _hash_texts(texts: Sequence[bytes]) -> _Hashes:
@@ -158,9 +177,12 @@ def _hash_texts(texts: Sequence[bytes]) -> _Hashes:
 
 def _mixed(x: _Hashes) -> _Hashes:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+    x = x ^ (x >> np.uint64(30))
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def sample_schema(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
