@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -48,13 +49,33 @@ def rows(days: int, seed: int, start: datetime = START, per_day: int = 1500, shi
 LIVE = Window(start=START + 14 * DAY, end=START + 15 * DAY)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+def write(folder: Path) -> Path:
     """Two weeks of training data, and a live day that is no different."""
-    pq.write_table(rows(14, seed=1), tmp_path / "training.parquet")
-    (tmp_path / "live").mkdir()
-    pq.write_table(rows(2, seed=2, start=LIVE.start), tmp_path / "live" / "a.parquet")
+    pq.write_table(rows(14, seed=1), folder / "training.parquet")
+    (folder / "live").mkdir()
+    pq.write_table(rows(2, seed=2, start=LIVE.start), folder / "live" / "a.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after one check, without what it kept of the log: the reference is built and calibrated."""
+    folder = write(tmp_path_factory.mktemp("built"))
+    check(folder)
+    shutil.rmtree(folder / "state" / "buckets")
+    return folder
+
+
+@pytest.fixture
+def data(built: Path, tmp_path: Path) -> Path:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """Nothing is built yet."""
+    return write(tmp_path)
 
 
 def monitor(data: Path, **settings: Any) -> Monitor:
@@ -116,7 +137,7 @@ def test_splits_workers_and_buckets_change_nothing(
     (data / "live" / "a.parquet").unlink()
     order = np.random.default_rng(0).permutation(whole.num_rows)
     for i, part in enumerate(np.array_split(order, 7)):
-        pq.write_table(whole.take(pa.array(part)), data / "live" / f"{i}.parquet", row_group_size=33)
+        pq.write_table(whole.take(pa.array(part)), data / "live" / f"{i}.parquet", row_group_size=110)
     monkeypatch.setattr(module, "WORKERS", workers)
     monkeypatch.setattr(module, "_DENSE", dense)
     found = check(data)
@@ -207,30 +228,30 @@ def test_evidentlys_own_tests_on_request(data: Path) -> None:
 # -- the reference ---------------------------------------------------------------------------------------
 
 
-def test_a_training_file_is_built_once_and_again_when_it_changes(data: Path) -> None:
-    folder = data / "state" / "references" / "m"
-    first = check(data).reference
-    assert check(data).reference == first
-    os.utime(data / "training.parquet")  # touched: the content is the same
-    assert check(data).reference == first
+def test_a_training_file_is_built_once_and_again_when_it_changes(fresh: Path) -> None:
+    folder = fresh / "state" / "references" / "m"
+    first = check(fresh).reference
+    assert check(fresh).reference == first
+    os.utime(fresh / "training.parquet")  # touched: the content is the same
+    assert check(fresh).reference == first
     assert len(list_references(folder)) == 1
-    pq.write_table(rows(14, seed=9), data / "training.parquet")
-    second = check(data).reference
+    pq.write_table(rows(14, seed=9), fresh / "training.parquet")
+    second = check(fresh).reference
     assert second != first
-    assert check(data, columns={"ignore": ["load"]}).reference not in (first, second)
+    assert check(fresh, columns={"ignore": ["load"]}).reference not in (first, second)
     assert len(list_references(folder)) == 3
 
 
-def test_a_damaged_version_of_ours_is_built_again(data: Path) -> None:
-    first = check(data).reference
+def test_a_damaged_version_of_ours_is_built_again(fresh: Path) -> None:
+    first = check(fresh).reference
     assert first is not None
-    folder = data / "state" / "references" / "m" / first.version
+    folder = fresh / "state" / "references" / "m" / first.version
     for name in ("manifest.json", "profile.parquet"):
         (folder / name).write_bytes(b"{}")
-        again = check(data)
+        again = check(fresh)
         assert (again.verdict, again.reference and again.reference.sha256) == (Outcome.OK, first.sha256)
     (folder.parent / "training.json").write_bytes(b"\0")
-    again = check(data)
+    again = check(fresh)
     assert again.reference is not None
     assert again.reference.sha256 == first.sha256
 
@@ -246,17 +267,17 @@ def run(data: Path, results: Any) -> None:
     results.put(check(data).reference)
 
 
-def test_two_processes_build_one_version(data: Path) -> None:
+def test_two_processes_build_one_version(fresh: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    processes = [context.Process(target=run, args=(data, results)) for _ in range(2)]
+    processes = [context.Process(target=run, args=(fresh, results)) for _ in range(2)]
     for process in processes:
         process.start()
     found = [results.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
     assert found[0] == found[1] is not None
-    assert len(list_references(data / "state" / "references" / "m")) == 1
+    assert len(list_references(fresh / "state" / "references" / "m")) == 1
 
 
 @pytest.mark.parametrize(
@@ -336,9 +357,9 @@ def test_a_check_without_the_classifier_needs_no_pandas_and_no_scikit_learn(data
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "ok []"
 
 
-def test_a_reference_that_is_shorter_than_a_window_promises_nothing_and_is_compared_with(data: Path) -> None:
-    pq.write_table(rows(1, seed=1, per_day=24 * 3000).slice(0, 3000), data / "training.parquet")
-    result = check(data)
+def test_a_reference_that_is_shorter_than_a_window_promises_nothing_and_is_compared_with(fresh: Path) -> None:
+    pq.write_table(rows(1, seed=1, per_day=24 * 3000).slice(0, 3000), fresh / "training.parquet")
+    result = check(fresh)
     assert result.verdict is Outcome.OK
     assert result.failure is None
     assert result.promise.startswith("no promise: the reference has 0 days")
