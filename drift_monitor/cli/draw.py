@@ -64,7 +64,8 @@ def draw_verdict(result: CheckResult, *, promise: bool = True) -> RenderableType
         ),
         Text(printable(result.reason, 2000)),
     ]
-    facts = [f"{result.rows:,} rows"]
+    sample = "" if result.sample is None else f" of a sample of {result.sample:.3g}%"
+    facts = [f"{result.rows:,} rows{sample}"]
     if result.reference is not None:
         reference = result.reference
         facts.append(f"reference {reference.version} of {reference.rows:,} rows")

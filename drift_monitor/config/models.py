@@ -7,7 +7,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 from math import gcd
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from apscheduler.triggers.cron import CronTrigger
 from pydantic import Discriminator, Field, HttpUrl, Tag, model_validator
@@ -152,6 +152,9 @@ class ModelInfo(Model):
     owner: str = ""
 
 
+_TEXT_ENDINGS: Final = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+
+
 class FilesSource(Model):
     """Files that a path or glob names: Parquet, CSV or JSONL.
 
@@ -175,6 +178,12 @@ class FilesSource(Model):
         Field(pattern=ENDPOINT_PATTERN, description="URL of an object store that speaks S3 but is not AWS"),
     ] = None
     region: Annotated[str | None, Field(min_length=1, description="of the bucket; looked up if absent")] = None
+    sample: Annotated[
+        float | None,
+        Field(
+            gt=0, lt=100, description="percent of the Parquet row groups of each hour that are read; all if absent"
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _known_store(self) -> Self:
@@ -185,6 +194,13 @@ class FilesSource(Model):
             )
         if not found and (self.endpoint is not None or self.region is not None):
             raise ValueError("`endpoint` and `region` are for a `path` that begins with s3://")
+        return self
+
+    @model_validator(mode="after")
+    def _sample_of_parquet(self) -> Self:
+        text = self.format in ("csv", "jsonl") or self.path.lower().endswith(_TEXT_ENDINGS)
+        if self.sample is not None and text and self.format != "parquet":
+            raise ValueError("`sample` chooses row groups of Parquet files, and text has none: leave it out")
         return self
 
 
@@ -205,8 +221,8 @@ Source = Annotated[
 
 
 def sample_of(source: Source) -> float | None:
-    """Percent of a source's pages that are read; None when all are."""
-    return source.sample if isinstance(source, SqlSource) else None
+    """Percent of a source's pages or row groups that are to be read; None when all are."""
+    return source.sample if isinstance(source, SqlSource | FilesSource) else None
 
 
 def unrefreshable(source: Source) -> str | None:
@@ -219,6 +235,11 @@ def unrefreshable(source: Source) -> str | None:
         return (
             "a training set is refreshed from files on this machine: copy the labelled live rows to Parquet files "
             "and run `drift-monitor refresh` for a monitor whose source is these files"
+        )
+    if sample_of(source) is not None:
+        return (
+            "a training set takes in all labelled live rows, and `source.sample` leaves most out: run "
+            "`drift-monitor refresh` for a monitor of the same files without it"
         )
     return None
 

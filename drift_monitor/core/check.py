@@ -81,6 +81,7 @@ def check(
     scored: RunScore | None = None,
     details: Mapping[str, str] | None = None,
     invalid_rows: int = 0,
+    fraction: float | None = None,
     brief: bool = False,
 ) -> CheckResult:
     """Judge a window that has been read.
@@ -103,6 +104,7 @@ def check(
         scored: the run on the scales of `known.calibration` (`alarm.score_runs`); None without one.
         details: what moved, in words, by channel of `scored` that is no single feature.
         invalid_rows: rows of the window that could not be read as rows.
+        fraction: of the window's rows that were read, > 0; None when all were.
         brief: only what decides: no statistics that are shown beside it, no histograms. For replays of a log.
 
     Raises:
@@ -111,7 +113,7 @@ def check(
     if problems := misfits(specs, alarm, quality):
         raise ConfigError(problems)
     profile = current or Profile(0, {})
-    found = assess(specs, reference, profile, schema, known.expected, window) if profile.rows else ()
+    found = assess(specs, reference, profile, schema, known.expected, window, fraction) if profile.rows else ()
     judgement = judge(
         specs,
         reference,

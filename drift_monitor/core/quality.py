@@ -46,6 +46,7 @@ def assess(
     schema: Mapping[str, str],
     expected: Expectations,
     window: Window,
+    fraction: float | None = None,
 ) -> tuple[QualityResult, ...]:
     """Check a window against its expectations.
 
@@ -56,6 +57,7 @@ def assess(
         schema: columns of the live data and their Arrow types, by name (`str(field.type)`).
         expected: what the reference and the configuration ask of such windows.
         window: the window; its end is what freshness is measured against, never a clock.
+        fraction: of the window's rows that were read, > 0; None when all were.
 
     Returns:
         Every check that was made, passed or failed; of the schema only what failed, or one result that passed.
@@ -76,7 +78,7 @@ def assess(
                     results.append(check(spec, reference.features[spec.name], profile, limits[spec.name]))
             if spec.name in expected.zero:
                 results.append(_zero(spec, reference.features[spec.name], profile, expected.zero[spec.name]))
-    results += _whole_window(current, expected, window)
+    results += _whole_window(current, expected, window, fraction)
     return tuple(r for r in results if r is not None)
 
 
@@ -194,18 +196,21 @@ def _number(spec: NumericSpec, value: float) -> str:
 # -- the whole window ----------------------------------------------------------------------------------
 
 
-def _whole_window(current: Profile, expected: Expectations, window: Window) -> list[QualityResult]:
+def _whole_window(
+    current: Profile, expected: Expectations, window: Window, fraction: float | None
+) -> list[QualityResult]:
     results = []
+    such = "rows" if fraction is None else "rows of the sample"
     ids = current.ids
     if ids is not None and expected.duplicates is not None and (n := int(ids.counts.sum())):
         share = ids.duplicate_share
         most = expected.duplicates.at(n)
-        message = f"{share:.2%} of the rows repeat an id of the same window; at most {most:.2%} are expected"
+        message = f"{share:.2%} of the {such} repeat an id of the same window; at most {most:.2%} are expected"
         results.append(
             QualityResult(check="duplicates", failed=share > most, value=share, threshold=most, message=message)
         )
     if expected.min_rows is not None or expected.max_rows is not None:
-        results.append(_rows(current.rows, expected.min_rows, expected.max_rows))
+        results.append(_rows(current.rows, expected.min_rows, expected.max_rows, fraction))
     if expected.freshness is not None and current.newest is not None:
         age = window.end - datetime(1970, 1, 1, tzinfo=UTC) - current.newest * MICROSECOND
         results.append(
@@ -221,8 +226,10 @@ def _whole_window(current: Profile, expected: Expectations, window: Window) -> l
     return results
 
 
-def _rows(rows: int, low: float | None, high: float | None) -> QualityResult:
-    """Volume, as how many times too few or too many rows there are: more than 1 fails."""
+def _rows(read: int, low: float | None, high: float | None, fraction: float | None) -> QualityResult:
+    """Volume, as how many times too few or too many rows there are: more than 1 fails. A sample is scaled up."""
+    rows = read if fraction is None else round(read / fraction)
+    counted = f"{rows:,} rows" if fraction is None else f"about {rows:,} rows, by the {read:,} of the sample"
     too_few = (low or 0.0) / max(rows, 0.5)
     too_many = rows / max(high, 0.5) if high is not None else 0.0
     between = f"{math.ceil(low or 0):,}" + (f" to {math.floor(high):,}" if high is not None else " or more")
@@ -231,7 +238,7 @@ def _rows(rows: int, low: float | None, high: float | None) -> QualityResult:
         failed=rows < (low or 0.0) or (high is not None and rows > high),
         value=max(too_few, too_many),
         threshold=1.0,
-        message=f"{rows:,} rows; {between} are expected (set quality.min_rows and max_rows if that is wrong)",
+        message=f"{counted}; {between} are expected (set quality.min_rows and max_rows if that is wrong)",
     )
 
 

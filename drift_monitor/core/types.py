@@ -233,7 +233,7 @@ class CheckResult(Value):
         monitor: name in the configuration.
         window: the stretch of event time that was judged.
         rows: in the window; of a sample, those that were read.
-        sample: percent of a table's pages that were read; null when all of the window was.
+        sample: percent of a table's pages, or of the window's rows, that was read; null without a sample.
         verdict: `ok`, `drift`, `broken`, `no_data` or `cannot_judge`.
         reference: what the window was compared with; null when it could not be opened.
         quality: every expectation that was checked.

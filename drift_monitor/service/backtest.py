@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from drift_monitor.config.models import Monitor
+from drift_monitor.config.models import Monitor, sample_of
 from drift_monitor.core import rivals as usual
 from drift_monitor.core.alarm import Live, RunScore, score_runs, with_channels
 from drift_monitor.core.check import Baseline, check
@@ -37,9 +37,11 @@ from drift_monitor.service.evaluate import (
     WORKERS,
     CheckRequest,
     _cuts,
+    _fraction,
     _Part,
     _readable,
     _Run,
+    _sampled,
     _score,
 )
 from drift_monitor.service.references import quality_of, reference_of, watched_specs
@@ -323,6 +325,7 @@ class Replay(_Run):
             known, details = self._known, dict[str, str]()
             if self.rows and profile is not None:
                 known, scored, details = self._score_of(window, schema, profile, readable, scored)
+            fraction = _fraction(self._source, window)
             result = check(
                 self._request.name,
                 window,
@@ -338,11 +341,12 @@ class Replay(_Run):
                 scored=scored if self.rows else None,
                 details=details,
                 invalid_rows=invalid,
+                fraction=fraction,
                 brief=True,
             )
         except SchemaError as error:
             return self._failed(window, error), None
-        return result, profile
+        return _sampled(result, fraction, sample_of(self._monitor.source)), profile
 
     def _score_of(
         self,

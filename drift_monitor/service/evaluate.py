@@ -198,6 +198,7 @@ class _Run:
             names, timestamp = [spec.name for spec in readable], monitor.source.timestamp
             day = last_day(alarms.calibration, alarms.watch, source, schema, names, request.window, timestamp)
             part = self._read(kept, source, readable, reference.pairs, cuts, day, progress)
+            fraction = _fraction(source, request.window)
         profile = merge(part.profiles[start] for start in sorted(part.profiles))
         self.rows = profile.rows if profile else 0
         self._refuse_unreadable(part)
@@ -226,15 +227,13 @@ class _Run:
             scored=scored,
             details=details,
             invalid_rows=part.invalid,
+            fraction=fraction,
         )
         clock.append(perf_counter())
         phases = ("reference", "source", "judge")
         seconds = {phase: b - a for phase, (a, b) in zip(phases, pairwise(clock), strict=True)}
-        sampled: dict[str, Any] = {}
-        if (sample := sample_of(monitor.source)) is not None:
-            reason = f"{result.reason}; read: a sample of {sample:g}% of the table's pages"
-            sampled = {"sample": sample, "reason": reason}
-        return result.model_copy(update={"seconds": seconds, "versions": versions(), **sampled})
+        result = _sampled(result, fraction, sample_of(monitor.source))
+        return result.model_copy(update={"seconds": seconds, "versions": versions()})
 
     def _kinds(self, specs: Sequence[Spec]) -> dict[str, Kind]:
         kinds: dict[str, Kind] = {spec.name: spec.kind for spec in specs}
@@ -318,7 +317,7 @@ class _Run:
         timed = calibration is not None and calibration.drift.basis != "independent_rows"
         if timed and window.length != monitor.window.length:
             calibration, why_not = None, "the window is not of the length that was calibrated"
-        settings = monitor.model_dump_json(include={"alarm", "quality", "schedule", "window"})
+        settings = monitor.model_dump_json(include={"alarm", "schedule", "window"}) + quality.model_dump_json()
         size = "" if calibration is None or timed else f"{calibration.drift.value}"
         key = (reference.id.sha256, window.length, tuple(spec.name for spec in specs), settings + size)
         if key not in _baselines:
@@ -359,6 +358,23 @@ class _Run:
             reference.manifest.kinds,
             on_failure=lambda feature, method, reason: _log.warning("%s on %r: %s", method, feature, reason),
         )
+
+
+def _fraction(source: Any, window: Window | None) -> float | None:
+    """The share of the window's rows that a sample of row groups reads; None for a source without one."""
+    found: float | None = source.fraction(window) if hasattr(source, "fraction") else None
+    return found
+
+
+def _sampled(result: CheckResult, fraction: float | None, percent: float | None) -> CheckResult:
+    """The result with what share was read: of a window's rows where that is known, or else of a table's pages."""
+    if fraction is not None:
+        percent, said = 100 * fraction, f"{fraction:.3%} of the rows, in whole row groups"
+    elif percent is not None:
+        said = f"a sample of {percent:g}% of the table's pages"
+    else:
+        return result
+    return result.model_copy(update={"sample": percent, "reason": f"{result.reason}; read: {said}"})
 
 
 def _cuts(window: Window | None, alarms: Known) -> list[int]:

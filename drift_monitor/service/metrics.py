@@ -56,6 +56,7 @@ METRICS: tuple[Spec, ...] = (
     ),
     Spec("data_quality_failed", "gauge", "Expectations that the last window read does not meet.", _M),
     Spec("window_rows", "gauge", "Rows of the last window read.", _M),
+    Spec("window_sample_ratio", "gauge", "Share of the last window that was read, where a sample is.", _M),
     Spec("window_duplicate_rows", "gauge", "Rows of the last window read whose id was seen before.", _M),
     Spec("window_invalid_rows", "gauge", "Rows of the last window read that could not be used.", _M),
     Spec("window_start_timestamp_seconds", "gauge", "Start of the last window read.", _M),

@@ -199,6 +199,8 @@ def _window(of: tuple[str], read: CheckResult) -> Iterator[_Value]:
     yield "window_invalid_rows", of, read.invalid_rows
     yield "window_start_timestamp_seconds", of, read.window.start.timestamp()
     yield "window_end_timestamp_seconds", of, read.window.end.timestamp()
+    if read.sample is not None:
+        yield "window_sample_ratio", of, read.sample / 100
     if read.duplicate_rows is not None:
         yield "window_duplicate_rows", of, read.duplicate_rows
     if read.newest_event is not None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ from drift_monitor.service.lock import locked
 from drift_monitor.service.promotions import promoted_folder, promotion_of
 
 _RECORD: Final = "training.json"
+_SPARSE: Final = timedelta(hours=4)
+"""Windows shorter than this have too few hours for a freshness that a sample misses by one."""
 _log = logging.getLogger(__name__)
 
 
@@ -184,15 +186,20 @@ def quality_of(monitor: Monitor, reference: Reference) -> Quality:
     """What is asked of the quality of a monitor's data.
 
     A retraining's set was split, thinned, and left without the rows that have no label: how many rows a day of it
-    has says nothing of a live day, so no volume is inferred from it. Nor is it where a sample of the live rows is
-    read.
+    has says nothing of a live day, so no volume is inferred from it. Nor is it where pages of a live table are
+    sampled, since nobody counts its rows. A sample has a row group of each hour but may miss the last events
+    of the newest, so no freshness is inferred for windows of a few hours.
     """
-    quality = monitor.quality
+    quality, sample = monitor.quality, sample_of(monitor.source)
     given = quality.min_rows is not None or quality.max_rows is not None
-    whole = not reference.manifest.model_version and sample_of(monitor.source) is None
-    if whole or given or "volume" in quality.disable:
-        return quality
-    return quality.model_copy(update={"disable": (*quality.disable, "volume")})
+    uncounted = sample is not None and monitor.source.type == "sql"
+    off = []
+    if (reference.manifest.model_version or uncounted) and not given:
+        off.append("volume")
+    if sample is not None and quality.freshness is None and monitor.window.length < _SPARSE:
+        off.append("freshness")
+    off = [check for check in off if check not in quality.disable]
+    return quality.model_copy(update={"disable": (*quality.disable, *off)}) if off else quality
 
 
 def _recipe(monitor: Monitor) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from drift_monitor.sources import parquet_files, text_files
 from drift_monitor.sources.event_time import UTC_TYPE, to_utc
 from drift_monitor.sources.object_store import SCHEME, ObjectStore
 from drift_monitor.sources.places import DISK, ENDINGS, Format, Place, Status, ending
+from drift_monitor.sources.row_groups import choose, rows_in
 
 SPLIT_ROWS: Final = 1_000_000
 """Rows of a split: row groups of a Parquet file are put together up to it."""
@@ -163,8 +165,25 @@ class Files:
                 found += [file] if file.size or file.form == "csv" else []
                 continue
             footer = self._footer(file.path)
-            found += [replace(file, row_groups=run, rows=footer.rows(run)) for run in footer.runs(window)]
+            chosen = self._chosen(window)
+            runs = (
+                footer.runs(window)
+                if chosen is None
+                else [
+                    (i,) for i in sorted(chosen[file.file]) if parquet_files.overlaps(footer.row_groups[i], window)
+                ]
+            )
+            found += [replace(file, row_groups=run, rows=footer.rows(run)) for run in runs]
         return found
+
+    def fraction(self, window: Window | None) -> float | None:
+        """The share of the window's rows that a sample reads, by the footers; None when no sample is asked for."""
+        chosen = self._chosen(window)
+        if chosen is None:
+            return None
+        read = sum(rows_in((f.row_groups[i] for i in chosen[file]), window) for file, f in self._parquet.items())
+        there = sum(rows_in(f.row_groups, window) for f in self._parquet.values())
+        return read / there if there else 1.0
 
     def batches(self, split: FileSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
@@ -216,8 +235,11 @@ class Files:
         found: list[FileSplit] = []
         numbers: list[int] = []
         rows = 0
+        chosen = self._chosen(window)
         for number, group in enumerate(self._footer(file.path).row_groups):
             if not parquet_files.overlaps(group, window) or not group.rows:
+                continue
+            if chosen is not None and number not in chosen[file.file]:
                 continue
             if numbers and rows + group.rows > SPLIT_ROWS:
                 found.append(replace(file, window=window, row_groups=tuple(numbers), rows=rows))
@@ -227,6 +249,26 @@ class Files:
         if numbers:
             found.append(replace(file, window=window, row_groups=tuple(numbers), rows=rows))
         return found
+
+    def _chosen(self, window: Window | None) -> Mapping[bytes, frozenset[int]] | None:
+        """The row groups of a sample, by file; None without one. A window in which none lies is read whole."""
+        if self._config.sample is None:
+            return None
+        if any(
+            parquet_files.overlaps(self._parquet[f].row_groups[i], window)
+            for f, chosen in self._sample.items()
+            for i in chosen
+        ):
+            return self._sample
+        return {file: frozenset(range(len(footer.row_groups))) for file, footer in self._parquet.items()}
+
+    @cached_property
+    def _sample(self) -> Mapping[bytes, frozenset[int]]:
+        return choose(self._parquet, self._config.sample or 100.0)
+
+    @cached_property
+    def _parquet(self) -> dict[bytes, parquet_files.Footer]:
+        return {file.file: self._footer(path) for path, file in self._files.items()}
 
     def _footer(self, path: str) -> parquet_files.Footer:
         """What the footer says, read when it is first asked for, unless it is `known` from an earlier time."""
@@ -264,6 +306,11 @@ class Files:
     def _split(self, path: str, status: Status | None = None) -> FileSplit:
         status = status or self._place.status(path)
         form = self._config.format if self._config.format != "auto" else _guess(path)
+        if form != "parquet" and self._config.sample is not None:
+            raise SourceError(
+                f"`sample` chooses row groups of Parquet files, and {path!r} is text, which has none: name only "
+                "Parquet files in the source's path, or leave `sample` out"
+            )
         partition = _partition(path) if self._config.hive else ()
         return FileSplit(path, form, status.size, status.changed, status.inode, partition=partition)
 

@@ -42,6 +42,12 @@ def rows(days: int, seed: int, start: datetime) -> pa.Table:
     )
 
 
+def in_row_groups(text: str, table: pa.Table, folder: Path, request: pytest.FixtureRequest) -> str:
+    (folder / "live" / "2024").mkdir(parents=True)
+    pq.write_table(table, folder / "live" / "2024" / "a.parquet", row_group_size=60)  # one an hour: all are read
+    return text
+
+
 def in_bucket(text: str, table: pa.Table, folder: Path, request: pytest.FixtureRequest) -> str:
     pq.write_table(table, folder / "live.parquet")
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
@@ -102,6 +108,7 @@ def in_iceberg(text: str, table: pa.Table, folder: Path, request: pytest.Fixture
 
 Put = Callable[[str, pa.Table, Path, pytest.FixtureRequest], str]
 PLACES: dict[str, Put] = {
+    "sample: 10}": in_row_groups,
     "path: s3://": in_bucket,
     "uri: postgresql://": in_postgres,
     "uri: duckdb://": in_duckdb,
