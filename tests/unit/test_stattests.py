@@ -156,7 +156,7 @@ SHARES: dict[str, npt.NDArray[np.float64]] = {
     "few": np.array([0.4, 0.3, 0.15, 0.1, 0.04, 0.01]),
     "long tail": np.arange(1, 801) ** -1.2 / (np.arange(1, 801) ** -1.2).sum(),
 }
-SIMULATED = {"psi": 20, "jensen_shannon": 20, "hellinger": 20, "total_variation": 20, "wasserstein": 4}
+SIMULATED = {"psi": 80, "jensen_shannon": 80, "hellinger": 80, "total_variation": 80, "wasserstein": 16}
 
 
 def sample(population: str, rng: np.random.Generator, n: int) -> Triple:
