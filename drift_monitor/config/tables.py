@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from drift_monitor.config.zones import TimeZone
-from drift_monitor.core.policy import Model
+from drift_monitor.core.policy import Delay, Model
 
 VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """A variable of the environment, which is filled in when the source is opened."""
@@ -80,6 +80,20 @@ def _refuse_password(uri: str) -> None:
         )
 
 
+def without_password(uri: str) -> str:
+    """A URI without its password, to tell one database from another.
+
+    Example:
+        >>> without_password("postgresql://me:pw@db/log?sslmode=require&sslpassword=x")
+        'postgresql://me@db/log?sslmode=require'
+    """
+    head, colon, rest = uri.rpartition("://")
+    authority, question, settings = rest.partition("?")
+    user, at, host = authority.rpartition("@")
+    shown = "&".join(each for each in settings.split("&") if not _SECRET.search(each.partition("=")[0]))
+    return f"{head}{colon}{user.partition(':')[0]}{at}{host}{question}{shown}"
+
+
 Options = Annotated[dict[str, str], AfterValidator(_without_secrets)]
 
 
@@ -103,6 +117,8 @@ class SqlSource(TableSource):
         password_file: file with the password of PostgreSQL's user; read whenever the source is opened.
         table: `name` or `schema.name`, spelled as in the database; a part with a dot or a quote in double quotes.
         query: a SELECT, used instead of a table.
+        lateness: a bucket that ended longer ago is read once and kept: rows that are inserted, changed or deleted
+            later are not seen. Each check reads its whole window when absent.
         sample: percent of a PostgreSQL table's pages that are read (TABLESAMPLE SYSTEM); all when absent.
     """
 
@@ -113,6 +129,7 @@ class SqlSource(TableSource):
     password_file: Path | None = None
     table: Annotated[str | None, Field(min_length=1)] = None
     query: Annotated[str | None, Field(min_length=1)] = None
+    lateness: Delay | None = None
     sample: Annotated[float | None, Field(gt=0, lt=100)] = None
 
     @model_validator(mode="after")
@@ -137,6 +154,8 @@ class SqlSource(TableSource):
             raise ValueError("`options` are those of a `driver`: PostgreSQL takes its own in the uri, after a ?")
         if self.password_file is not None and not postgres:
             raise ValueError("`password_file` is for PostgreSQL")
+        if self.lateness is not None and self.timestamp is None:
+            raise ValueError("`lateness` is counted from event times: name the `timestamp` column")
         if self.sample is not None and not (postgres and self.table is not None):
             raise ValueError("`sample` is for tables of PostgreSQL")
         return self

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.service.channels import LastDay
     from drift_monitor.service.evaluate import CheckRequest
+    from drift_monitor.sources import Unit
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -128,15 +129,19 @@ class Kept:
         unread = buckets.unread(units, cuts[0])
         if day is not None:
             day.begin()
-        for done, unit in enumerate(unread, 1):
+        done = 0
+        for split, shared in _reads(source, unread, buckets.limit):
             try:
-                rows = source.batches(unit, columns)
+                rows = source.batches(split, columns)
                 rows = rows if day is None else day.watch(rows)
-                folded = fold_unit(fold, rows, timestamp, width, buckets.limit)
+                profiles, lost = fold_unit(fold, rows, timestamp, width, buckets.limit)
             except TooManyBuckets:
-                buckets.give_up(unit)
+                buckets.give_up(split)
             else:
-                buckets.keep(unit, *folded)
+                for start, unit in shared.items():
+                    own = {t: p for t, p in profiles.items() if start is None or t == start}
+                    buckets.keep(unit, own, lost)
+            done += len(shared)
             if progress is not None:
                 progress(done, len(unread))
         if day is not None:
@@ -161,6 +166,15 @@ class Kept:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+
+def _reads(source: Any, units: Sequence[Unit], most: int) -> Iterator[tuple[Unit, dict[int | None, Unit]]]:
+    """What is read at once, and the units in it by the bucket that each of them is; None where it is no bucket."""
+    if hasattr(source, "joined"):
+        yield from source.joined(units, most)
+    else:
+        for unit in units:
+            yield unit, {None: unit}
 
 
 def _give_up(request: CheckRequest, error: Exception) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from secrets import token_bytes
 from typing import Final, Protocol
 
 import pyarrow as pa
 
-from drift_monitor.config.tables import SqlSource, scheme, table_parts
-from drift_monitor.core.errors import SourceError
+from drift_monitor.config.tables import SqlSource, scheme, table_parts, without_password
+from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.adbc import open_driver, open_postgres
 from drift_monitor.sources.duck import open_duckdb
 from drift_monitor.sources.explained import Explained
 from drift_monitor.sources.lite import open_sqlite
+from drift_monitor.sources.parquet_files import Footer, micros
 from drift_monitor.sources.secrets import Secrets
 from drift_monitor.sources.sql_text import quoted
-from drift_monitor.sources.table_rows import Bounds, bounds, check_columns, finished
+from drift_monitor.sources.table_rows import Bounds, bounds, check_columns, finished, is_time
 
 _ALIAS: Final = "drift_monitor_rows"
 
@@ -31,10 +35,12 @@ class SqlSplit:
     Attributes:
         window: of event time; None for all rows.
         rows: not known before they are read.
+        identity: of a bucket that is read once: of the rows' place, of the columns, and of the time.
     """
 
     window: Window | None
     rows: int | None = None
+    identity: bytes = b""
 
 
 class Database(Protocol):
@@ -66,7 +72,7 @@ def open_sql(config: SqlSource, kinds: Mapping[str, Kind]) -> Sql:
     Raises:
         SourceError: a variable, the password's file or a library is missing.
     """
-    return Sql(config, kinds)
+    return Sql(config, kinds) if config.lateness is None else SettledSql(config, kinds)
 
 
 class Sql:
@@ -79,6 +85,7 @@ class Sql:
         self._where = _described(config, uri)
         self._explained = Explained(self._where, self._secrets)
         self._relation = _relation(config)
+        self._place = without_password(uri)
         with self._explained:
             self._connect = self._connector(uri, dict(kinds))
 
@@ -103,7 +110,7 @@ class Sql:
             between = bounds(split.window, schema.field(timestamp).type, timezone)
         with self._explained, self._connect() as database:
             rows = database.read(self._relation, part, timestamp, between)
-            yield from finished(rows, names, timestamp, timezone, split.window)
+            yield from finished(rows, names, timestamp, timezone, split.window, timed=bool(split.identity))
 
     @cached_property
     def _schema(self) -> pa.Schema:
@@ -123,6 +130,69 @@ class Sql:
         if found in ("postgresql", "postgres"):
             return open_postgres(uri)
         raise SourceError("the uri begins with none of postgresql://, duckdb:// and sqlite://")
+
+
+class SettledSql(Sql):
+    """A database whose rows of long ago are taken to change no more: `lateness` says when."""
+
+    def __init__(self, config: SqlSource, kinds: Mapping[str, Kind]) -> None:
+        super().__init__(config, kinds)
+        self._settled = datetime.now(UTC) - (config.lateness or timedelta(0))
+        self._salt = token_bytes(16)
+        self.known: Mapping[bytes, Footer] = {}
+        self.footers: dict[bytes, Footer] = {}
+
+    def units(self, window: Window, columns: Sequence[str], bucket: timedelta) -> Sequence[SqlSplit]:
+        """See `Remembered`. A part is a bucket; one that may still change is another at every look.
+
+        Raises:
+            SchemaError: the database does not understand the times, so it cannot be asked for a bucket.
+        """
+        config, schema = self._config, self._schema
+        check_columns(schema, [config.timestamp or ""], self._where)
+        dtype = schema.field(config.timestamp).type
+        if not is_time(dtype):
+            raise SchemaError(
+                f"{self._where}: `lateness` needs times, and {config.timestamp!r} is {dtype}: cast it in a `query`"
+            )
+        meaning = [(name, str(schema.field(name).type)) for name in sorted(columns) if name in schema.names]
+        place = (
+            self._place,
+            config.driver,
+            sorted(config.options.items()),
+            self._relation,
+            config.lateness,
+            meaning,
+        )
+        text = repr(place).encode("utf-8", "surrogatepass")
+        found, start = [], window.start
+        while start < window.end:
+            end = start + bucket
+            salt = b"" if end <= self._settled else self._salt
+            identity = hashlib.sha256(text + repr((start, end)).encode() + salt).digest()
+            found.append(SqlSplit(Window(start=start, end=end), identity=identity))
+            start = end
+        return found
+
+    def joined(self, units: Sequence[SqlSplit], most: int) -> Iterator[tuple[SqlSplit, Mapping[int, SqlSplit]]]:
+        """Neighbours as one statement, so that a table without an index is not searched for each of them.
+
+        Args:
+            units: buckets in the order of time.
+            most: of them in one statement.
+
+        Returns:
+            What to read, and the units in it by the start of their buckets, in microseconds since 1970.
+        """
+        left = [unit.window for unit in units if unit.window is not None]
+        by_start = {window.start: unit for window, unit in zip(left, units, strict=True)}
+        while left:
+            n = 1
+            while n < min(most, len(left)) and left[n - 1].end == left[n].start:
+                n += 1
+            run, left = left[:n], left[n:]
+            whole = replace(by_start[run[0].start], window=Window(start=run[0].start, end=run[-1].end))
+            yield whole, {micros(window)[0]: by_start[window.start] for window in run}
 
 
 def _described(config: SqlSource, uri: str) -> str:

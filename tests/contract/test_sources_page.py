@@ -82,6 +82,13 @@ def in_duckdb(text: str, table: pa.Table, folder: Path, request: pytest.FixtureR
     return text
 
 
+def in_duckdb_log(text: str, table: pa.Table, folder: Path, request: pytest.FixtureRequest) -> str:
+    with closing(duckdb.connect(folder / "log.duckdb")) as connection:
+        connection.register("given", table)
+        connection.execute("CREATE TABLE flights AS SELECT * FROM given")
+    return text.replace("length: 7d", "length: 1d")
+
+
 def in_sqlite(text: str, table: pa.Table, folder: Path, request: pytest.FixtureRequest) -> str:
     with closing(sqlite3.connect(folder / "log.sqlite")) as connection:
         connection.execute('CREATE TABLE flights ("at" TEXT, speed REAL, carrier TEXT, late BOOLEAN)')
@@ -112,6 +119,7 @@ PLACES: dict[str, Put] = {
     "path: s3://": in_bucket,
     "uri: postgresql://": in_postgres,
     "uri: duckdb://": in_duckdb,
+    "lateness: 6h": in_duckdb_log,
     'uri: "sqlite://log': in_sqlite,
     "type: delta": in_delta,
     "type: iceberg": in_iceberg,

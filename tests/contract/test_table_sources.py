@@ -232,6 +232,13 @@ def sql_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+DATABASES: tuple[Write, ...] = (
+    duckdb_table,
+    duckdb_query,
+    sqlite_table,
+    pytest.param(postgres_table, marks=pytest.mark.server),
+    pytest.param(postgres_query, marks=pytest.mark.server),
+)
 WRITERS: tuple[Write, ...] = (
     files,
     s3,
@@ -239,11 +246,7 @@ WRITERS: tuple[Write, ...] = (
     delta_by_partitions,
     delta_in_a_bucket,
     iceberg,
-    duckdb_table,
-    duckdb_query,
-    sqlite_table,
-    pytest.param(postgres_table, marks=pytest.mark.server),
-    pytest.param(postgres_query, marks=pytest.mark.server),
+    *DATABASES,
 )
 MODELS = {"files": FilesSource, "sql": SqlSource, "delta": DeltaSource, "iceberg": IcebergSource}
 
@@ -312,6 +315,26 @@ def test_the_same_rows_have_the_same_profile(settings: dict[str, Any], window: t
     wanted = expected(table, span, "at", table["at"].to_pylist())
     assert found == wanted
     assert len(wanted) == (50 if span is None else {24: 24, 6: 1, 80: 1}[int(window[1])])
+
+
+@pytest.mark.parametrize("written", DATABASES, ids=lambda write: write.__name__, indirect=True)
+@pytest.mark.parametrize(("timestamp", "timezone"), [("at", "UTC"), ("wall", "Europe/Berlin")])
+def test_a_database_read_by_buckets_has_the_same_profile(
+    settings: dict[str, Any], timestamp: str, timezone: str
+) -> None:
+    del settings["rows"]
+    hour, span = timedelta(hours=1), Window(start=START + timedelta(hours=5), end=START + timedelta(hours=27))
+    columns = [name for name in KINDS if name != "seen"]
+    directly = opened(settings, timestamp=timestamp, timezone=timezone)
+    settled: Any = opened(settings, timestamp=timestamp, timezone=timezone, lateness=hour)
+    units = settled.units(span, columns, hour)
+    assert len({unit.identity for unit in units}) == 22
+    assert units == settled.units(span, columns, hour)
+    whole = [split for split, _ in settled.joined(units, 9)]
+    assert len(whole) == 3
+    for splits in (whole, units):
+        found = (batch for split in splits for batch in settled.batches(split, columns))
+        assert profile(found, timestamp) == profile(batches(directly, span, columns), timestamp)
 
 
 def test_clocks_without_a_zone_are_read_in_the_sources(settings: dict[str, Any]) -> None:
