@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from drift_monitor.config.models import Columns, FilesSource
 from drift_monitor.core.errors import BadReferenceError, SchemaError, SourceError
+from drift_monitor.core.policy import format_duration
 from drift_monitor.core.products import PairSpec
 from drift_monitor.core.products_io import products_to_table, schema_of
 from drift_monitor.core.profile import (
@@ -47,6 +48,9 @@ from drift_monitor.reference.version import (
 )
 
 _BUCKETS_WRITTEN: Final = 1000  # at once: 17 MB
+_MOST_BYTES: Final = 1 << 31
+"""Of one number's counts in all buckets, which a calibration holds at once: as much as a worker may have."""
+_WIDTHS: Final = tuple(timedelta(seconds=s) for s in (10, 60, 300, 900, 3600, 4 * 3600, 86_400))
 
 
 def build_reference(
@@ -162,6 +166,7 @@ def _write(
     """Write all files of a version but the manifest; returns what the manifest says of them."""
     planned, warnings = plan(rows.schema, columns, rows.timestamp)
     steps = len(planned) + 3
+    _refuse_many(rows, columns.edges)
     specs: list[Spec] = []
     whole: dict[str, FeatureProfile] = {}
     features: list[Feature] = []
@@ -217,6 +222,24 @@ def _write(
         "sample_rows": sample.num_rows,
         "warnings": tuple(warnings),
     }
+
+
+def _refuse_many(rows: Rows, edges: int) -> None:
+    """Refuse buckets so short that nothing can be calibrated on them."""
+    oldest, newest = rows.span()
+    if oldest is None or newest is None:
+        return
+    room = _MOST_BYTES // (8 * (2 * edges + 1))  # buckets
+    spanned = (newest - oldest) // rows.bucket + 1
+    if spanned <= room:
+        return
+    longer = next((width for width in _WIDTHS if (newest - oldest) // width < room), None)
+    advice = "" if longer is None else f"set `window.bucket` to {format_duration(longer)} or more; "
+    raise BadReferenceError(
+        f"no reference can be built: from {oldest:%Y-%m-%dT%H:%M:%SZ} to {newest:%Y-%m-%dT%H:%M:%SZ} there are "
+        f"{spanned:,} buckets of {format_duration(rows.bucket)}, and of numbers with {edges} edges at most "
+        f"{room:,} fit in memory: {advice}if these times are wrong, correct column {rows.timestamp!r}"
+    )
 
 
 def _write_products(rows: Rows, path: Path, pairs: PairSpec | None) -> None:

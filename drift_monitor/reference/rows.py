@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from drift_monitor.config.models import FilesSource
@@ -21,6 +22,7 @@ from drift_monitor.sources.files import Files, open_files
 from drift_monitor.sources.sample import sample_rows
 from drift_monitor.sources.text_kinds import text_kinds
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _IDS_STORED: Final = 1 << 14  # enough to estimate the share of duplicates, and a version stays small
 _ROW_GROUP: Final = 1 << 17
 _TIME: Final = "\0event time"  # no Parquet column has such a name, so none is covered
@@ -83,6 +85,14 @@ class Rows:
         if categorical and not isinstance(column.type, pa.DictionaryType):
             column = column.dictionary_encode()
         return column if self.keep is None else column.take(self.keep)
+
+    def span(self) -> tuple[datetime, datetime] | tuple[None, None]:
+        """The first and the last event time; None where there are none."""
+        if self.times is None or not len(self.times):
+            return None, None
+        found = pc.min_max(self.times.cast(pa.int64()))
+        low, high = (_EPOCH + timedelta(microseconds=found[end].as_py()) for end in ("min", "max"))
+        return low, high
 
     def buckets(self) -> dict[int, Profile]:
         """Rows and times of each bucket, without features."""

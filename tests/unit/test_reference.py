@@ -348,6 +348,20 @@ def test_types_that_only_the_end_of_a_csv_tells(tmp_path: Path) -> None:
     }
 
 
+def test_buckets_that_do_not_fit_in_memory_are_refused(tmp_path: Path) -> None:
+    days = 9  # 777,601 seconds, of 2 * 1000 + 1 counts of 8 bytes each: 12.4 GB
+    path = tmp_path / "training.parquet"
+    times = [START, START + timedelta(days=days)] * 30
+    pq.write_table(training(60).set_column(0, "time", pa.array(times, pa.timestamp("us", "UTC"))), path)
+    with pytest.raises(BadReferenceError) as caught:
+        build(path, tmp_path / "reference", bucket=timedelta(seconds=1))
+    assert "there are 777,601 buckets of 1s, and of numbers with 1000 edges at most 134,150 fit" in str(
+        caught.value
+    )
+    assert "set `window.bucket` to 10s or more" in str(caught.value)
+    assert build(path, tmp_path / "reference", bucket=timedelta(minutes=1)).manifest.rows == 60
+
+
 def test_without_timestamps_there_is_one_bucket_and_no_windows(tmp_path: Path) -> None:
     pq.write_table(training(), tmp_path / "t.parquet")
     found = build(tmp_path / "t.parquet", tmp_path / "r", timestamp=None, columns=Columns(ignore=("time",)))
