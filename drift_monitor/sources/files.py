@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from secrets import token_bytes
 from typing import Final
 from urllib.parse import unquote
 
@@ -43,6 +44,7 @@ class FileSplit:
         row_groups: which, for Parquet.
         rows: in them; None for text.
         partition: columns that the folder names give, with their values.
+        salt: of a file that may be written again without a sign of it; so nothing that is known of it counts.
     """
 
     path: str
@@ -54,6 +56,7 @@ class FileSplit:
     row_groups: tuple[int, ...] = ()
     rows: int | None = None
     partition: tuple[tuple[str, str | int | None], ...] = ()
+    salt: bytes = b""
 
     @property
     def file(self) -> bytes:
@@ -64,7 +67,7 @@ class FileSplit:
     @property
     def identity(self) -> bytes:
         """The same for the rows of the split, whatever the window."""
-        return hashlib.sha256(self.file + repr((self.row_groups, self.partition)).encode()).digest()
+        return hashlib.sha256(self.file + self.salt + repr((self.row_groups, self.partition)).encode()).digest()
 
 
 def open_files(config: FilesSource, kinds: Mapping[str, Kind]) -> Files:
@@ -273,7 +276,8 @@ class Files:
     def _footer(self, path: str) -> parquet_files.Footer:
         """What the footer says, read when it is first asked for, unless it is `known` from an earlier time."""
         times = repr((self._config.timestamp, self._config.timezone)).encode("utf-8", "surrogatepass")
-        key = hashlib.sha256(self._files[path].file + times).digest()
+        file = self._files[path]
+        key = hashlib.sha256(file.file + file.salt + times).digest()
         if key not in self.footers:
             self.footers[key] = self.known.get(key) or parquet_files.read_footer(
                 path, self._config.timestamp, self._config.timezone, place=self._place
@@ -312,7 +316,8 @@ class Files:
                 "Parquet files in the source's path, or leave `sample` out"
             )
         partition = _partition(path) if self._config.hive else ()
-        return FileSplit(path, form, status.size, status.changed, status.inode, partition=partition)
+        salt = b"" if status.settled else token_bytes(16)
+        return FileSplit(path, form, status.size, status.changed, status.inode, partition=partition, salt=salt)
 
 
 def _guess(path: str) -> Format:

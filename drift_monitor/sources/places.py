@@ -35,11 +35,13 @@ class Status:
         size: in bytes.
         changed: modification time in nanoseconds since 1970.
         inode: of the file; 0 where there are none.
+        settled: whether whatever is written there from now on has another time of change.
     """
 
     size: int
     changed: int
     inode: int = 0
+    settled: bool = True
 
 
 class Place(Protocol):

@@ -17,7 +17,7 @@ import pytest
 from drift_monitor.config.models import FilesSource
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Window
-from drift_monitor.sources import SOURCES
+from drift_monitor.sources import SOURCES, object_store
 from drift_monitor.sources.files import Files
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -171,3 +171,24 @@ def test_a_store_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SourceError, match=r"'s3://logs/a\.parquet' cannot be read: ") as caught:
         SOURCES["files"](config, {})
     assert "a secret" not in str(caught.value)
+
+
+def test_an_object_of_the_last_minute_is_another_at_each_look(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be replaced within the second in which it was written, by one of the same size."""
+    bucket.put("a.parquet", parquet(range(48)))
+    bucket.put("b.jsonl", b'{"at": "2024-03-01T00:00:00Z", "x": 1}\n')
+    hour = timedelta(hours=1)
+    day = Window(start=START, end=START + 24 * hour)
+
+    def look() -> tuple[list[bytes], set[bytes]]:
+        source = bucket.open("/", timestamp="at")
+        return [unit.identity for unit in source.units(day, ["x"], hour)], set(source.footers)
+
+    (first, footers), (second, again) = look(), look()
+    assert len(first) == 2
+    assert not set(first) & set(second)
+    assert not footers & again
+    monkeypatch.setattr(object_store, "_YOUNG", -(10**9) * 60)  # as a minute later
+    assert look() == look()
