@@ -182,7 +182,7 @@ class Retrainings:
         return found[0]
 
     def _broken(self, db: Database, monitor: str) -> str:
-        row = db.run("newest_episode", monitor=monitor, lane="quality").fetchone()
+        row = db.run("newest_episode", monitor=monitor, lane="quality", by=None).fetchone()
         if why := broken_data(row and Episode.model_validate_json(row[1]), None):
             return why
         newest = db.run("newest_verdict", monitor=monitor).fetchone()
