@@ -86,7 +86,13 @@ class Side:
 
 
 def open_training(
-    path: str, columns: Columns, timezone: str, temporary: Path, sizes: Mapping[str, int] | None = None
+    path: str,
+    columns: Columns,
+    timezone: str,
+    temporary: Path,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    nested: bool = True,
 ) -> tuple[Files, Files, pa.Schema]:
     """Look at the training rows.
 
@@ -96,6 +102,7 @@ def open_training(
         timezone: of times that carry none.
         temporary: a folder, in which text is rewritten as Parquet.
         sizes: read only these files, and only so many bytes of them.
+        nested: whether structs and vectors are taken apart.
 
     Returns:
         The files as they are, the files to read from, and their columns: no dictionaries, all nullable.
@@ -106,15 +113,17 @@ def open_training(
     given = open_files(config, kinds)
     if sizes is not None:
         given = given.only(sizes)
-    files = as_parquet(given, config, kinds, temporary / "training.parquet")
+    if not nested:
+        given = given.whole()
+    files = as_parquet(given, kinds, temporary / "training.parquet")
     return given, files, pa.schema([pa.field(f.name, _plain(f.type)) for f in files.columns()])
 
 
 def open_live(config: SourceConfig, schema: pa.Schema, id_column: str) -> Source[Any]:
-    """The live rows; text is read as what the training file has, and ids as they are written."""
+    """The live rows as they are stored; text is read as what the training file has, ids as they are written."""
     kinds = {field.name: kind for field in schema if (kind := _kind(field.type)) is not None}
     source: Source[Any] = SOURCES[config.type](config, kinds | {id_column: "categorical"})
-    return source
+    return source.whole() if isinstance(source, Files) else source
 
 
 def other_columns(source: Source[Any], window: Window | None, schema: pa.Schema) -> list[str]:

@@ -114,7 +114,7 @@ class Inputs:
         needed = [("columns.id", recipe.id), ("columns.label", recipe.label)]
         timezone = recipe.source.timezone
         self._given, self._rows, self.schema = open_training(
-            recipe.training, recipe.columns, timezone, temporary, training
+            recipe.training, recipe.columns, timezone, temporary, training, nested=False
         )
         needed += [("refresh.by", name) for name in recipe.settings.by]
         if recipe.settings.policy == "sliding":

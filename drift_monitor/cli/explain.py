@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from drift_monitor.cli.calibrate import calibrated
 from drift_monitor.cli.layers import next_windows
 from drift_monitor.cli.promised import STYLES, Calibrated, Promised
-from drift_monitor.config.models import Monitor
+from drift_monitor.config.models import Monitor, covered
 from drift_monitor.config.problem import printable
 from drift_monitor.core.calibration import Calibration
 from drift_monitor.core.expectations import Expectations, Limit, expectations
@@ -225,10 +225,9 @@ def _rates(expected: Expectations, feature: str, rows: int | None) -> dict[str, 
 def _not_watched(monitor: Monitor, reference: Reference, watched: Collection[str]) -> dict[str, str]:
     columns, manifest = monitor.columns, reference.manifest
     roles = {columns.label: "the label", columns.id: "the id", manifest.timestamp: "the timestamp"}
+    ignored = covered(columns.ignore, manifest.schema_)
     return {
-        column: roles.get(
-            column, "ignored" if column in columns.ignore else "see the warnings, or not in `features`"
-        )
+        column: roles.get(column, "ignored" if column in ignored else "see the warnings, or not in `features`")
         for column in manifest.schema_
         if column not in watched
     }

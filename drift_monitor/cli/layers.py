@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from drift_monitor.config.document import Document
 from drift_monitor.config.file import examine, try_read
 from drift_monitor.config.intake import SpooledSource
-from drift_monitor.config.models import Columns, Config, FilesSource, Monitor
+from drift_monitor.config.models import Columns, Config, FilesSource, Monitor, covered
 from drift_monitor.config.problem import Location, Problem, dotted, printable
 from drift_monitor.config.sentences import unknown
 from drift_monitor.core.errors import BadReferenceError, DriftMonitorError
@@ -308,7 +308,8 @@ def _columns_exist(found: Findings, name: str, monitor: Monitor, known: Sequence
         *(((*at, "columns", "kinds", c), c, True) for c in columns.kinds),
     ]
     for location, column, key in named:
-        if column not in known:
+        is_list = location[-2] in ("ignore", "features")
+        if column not in known and not (is_list and covered([column], known)):
             # a label arrives later and an id may be made by the service: neither has to be in the training data
             optional = location[-1] in ("label", "id") or location[-2] == "ignore"
             found.say(location, unknown("column in the reference", column, known), key=key, warning=optional)
@@ -355,9 +356,8 @@ def _source_columns(found: Findings, name: str, monitor: Monitor, schema: pa.Sch
         if column not in schema.names and role != "label" and (column in known or role == "id"):
             message = unknown("column in the source", column, schema.names)
             found.say(("monitors", name, "columns", role), message)
-    other = {columns.prediction, columns.label, columns.id, source.timestamp, *columns.ignore}
-    expected = known if columns.features is None else [c for c in columns.features if c in known]
-    missing = [c for c in expected if c not in other and c not in schema.names]
+    expected = columns.watched(known, source.timestamp)
+    missing = [c for c in expected if c != columns.prediction and c not in schema.names]
     if missing:
         shown = ", ".join(printable(c, 60) for c in missing[:10]) + (", ..." if len(missing) > 10 else "")
         message = f"the source lacks columns that the reference has: {shown}"

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from drift_monitor.config.problem import printable
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.core.policy import format_duration
 
@@ -83,7 +84,7 @@ def infer(training: Path) -> Inferred:
     Raises:
         BadReferenceError: it cannot be read or has no rows.
     """
-    table = read_head(training)
+    table, vectors = read_head(training)
     if not table.num_rows:
         raise BadReferenceError(f"{training} has no rows, so nothing can be inferred from it")
     columns = {field.name: _Column(field.name, table[field.name]) for field in table.schema}
@@ -108,14 +109,17 @@ def infer(training: Path) -> Inferred:
         id=identifier,
         ignore=ignore,
         kinds={c.name: ("categorical", why) for c in rest if (why := c.code)},
-        features=tuple(c.name for c in rest),
+        features=(*(c.name for c in rest), *(f"{name} (vectors)" for name in vectors)),
         every=every,
         every_why=every_why,
     )
 
 
-def read_head(training: Path, rows: int = SAMPLE_ROWS) -> pa.Table:
+def read_head(training: Path, rows: int = SAMPLE_ROWS) -> tuple[pa.Table, list[str]]:
     """The first rows of a training file, evenly spread over nothing: cheap whatever its size.
+
+    Returns:
+        Columns as they can be named, but for those made of vectors, and the vectors' names.
 
     Raises:
         BadReferenceError: it is missing, of an unknown format, or damaged.
@@ -126,9 +130,15 @@ def read_head(training: Path, rows: int = SAMPLE_ROWS) -> pa.Table:
     if not training.is_file():
         raise BadReferenceError(f"{training}: no such file")
     try:
-        return ds.dataset(training, format=kind).head(rows, batch_size=10_000)
+        dataset = ds.dataset(training, format=kind)
+        flat = Flat(dataset.schema)
+        names = [column.field.name for column in flat.columns if not column.part]
+        table = dataset.head(rows, columns=flat.roots(names), batch_size=10_000)
+        schema = pa.schema([flat.schema.field(name) for name in names])
+        read = pa.Table.from_batches([flat.pick(batch, names) for batch in table.to_batches()], schema)
     except (OSError, pa.ArrowException) as error:
         raise BadReferenceError(f"{training} cannot be read as {kind}: {error}") from error
+    return read, list(dict.fromkeys(".".join(column.path) for column in flat.columns if column.part))
 
 
 def write_config(inferred: Inferred, training: Path, target: Path) -> str:

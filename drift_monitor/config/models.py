@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from ipaddress import ip_address
 from math import gcd
@@ -322,6 +323,19 @@ class WindowConfig(Model):
         return self
 
 
+def covered(names: Iterable[str], known: Collection[str]) -> set[str]:
+    """The columns that are meant by names: a name that is no column's stands for all that lie below it.
+
+    Example:
+        >>> sorted(covered(["payload", "a"], ["payload.age", "payload.geo.city", "a", "a.b"]))
+        ['a', 'payload.age', 'payload.geo.city']
+    """
+    there, found = set(known), set[str]()
+    for name in names:
+        found |= {name} if name in there else {each for each in there if each.startswith(f"{name}.")}
+    return found
+
+
 class Columns(Model):
     """What the columns mean. Everything not named is a feature of the reference's kind.
 
@@ -329,17 +343,25 @@ class Columns(Model):
         prediction: the model's output; watched like a feature.
         label: the truth, where it arrives later; not watched.
         id: of a row, to count duplicates; not watched.
-        ignore: columns that are not watched.
+        ignore: columns that are not watched; `payload` is all that lies in it.
         edges: how fine the cells are in which numbers are counted: what lies between two edges is alike.
     """
 
     prediction: str | None = None
     label: str | None = None
     id: str | None = None
-    features: Annotated[tuple[str, ...] | None, Field(description="only these; all when absent")] = None
+    features: Annotated[
+        tuple[str, ...] | None, Field(description="only these; all when absent; as in `ignore`")
+    ] = None
     ignore: tuple[str, ...] = ()
     kinds: Annotated[dict[str, Kind], Field(description="overrides of what the reference's types imply")] = {}
     edges: Annotated[int, Field(ge=20, le=4000, description="quantiles of a number that bound its cells")] = EDGES
+
+    def watched(self, known: Collection[str], timestamp: str | None) -> list[str]:
+        """Those of the known columns that are features, or the prediction, in their order."""
+        apart = {*covered(self.ignore, known), timestamp, self.label, self.id} - {self.prediction}
+        wanted = known if self.features is None else {*covered(self.features, known), self.prediction}
+        return [name for name in known if name in wanted and name not in apart]
 
 
 class Report(Model):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import assert_never
+from typing import Final, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,13 @@ from drift_monitor.core.profile import (
     Spec,
     bounded,
 )
+from drift_monitor.core.splitmix import mixed
 from drift_monitor.core.types import Kind
 
 _CHUNK = 1 << 17
 _LIMIT = float(1 << 35)  # in units; see `_sum_of_squares`
 _LONGEST_NAME = 200
+_SMALL: Final[Mapping[pa.DataType, str]] = {pa.float16(): "float16", pa.float32(): "float32"}
 
 
 def accepts(kind: Kind, dtype: pa.DataType) -> bool:
@@ -154,17 +156,17 @@ def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
         pos_inf, nans = nan - high, len(a) - nan
         a = a[neg_inf:high]
     edges = spec.edges
-    if column.type == pa.float32():
+    if small := _SMALL.get(column.type):
         # the same decimal number, written as a float32, must still meet its edge
         with np.errstate(over="ignore"):  # an edge past the largest float32 is past every value
-            edges = edges.astype(np.float32).astype(np.float64)
+            edges = edges.astype(small).astype(np.float64)
     bounds = np.empty(2 * len(edges) + 2, np.int64)
     bounds[0], bounds[-1] = 0, len(a)
     left = bounds[1:-1:2] = np.searchsorted(a, edges, "left")
     bounds[2:-1:2] = left
     hit = np.flatnonzero(a[np.minimum(left, len(a) - 1)] == edges) if len(a) else left[:0]
     bounds[2 * hit + 2] = np.searchsorted(a, edges[hit], "right")
-    if column.type == pa.float32():  # edges may have become equal: the first of them keeps the rows
+    if small:  # edges may have become equal: the first of them keeps the rows
         np.maximum.accumulate(bounds, out=bounds)
     counts = np.diff(bounds)
     if not len(a):
@@ -255,11 +257,7 @@ def hash_ids(column: pa.Array) -> npt.NDArray[np.uint64]:
         column = column.dictionary_decode()
     column = column.drop_null()
     if pa.types.is_integer(column.type):
-        x = as_numpy(pc.cast(column, pa.int64(), safe=False)).astype(np.uint64)
-        # the finaliser of SplitMix64 (Steele, Lea, Flood 2014)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+        return mixed(as_numpy(pc.cast(column, pa.int64(), safe=False)).astype(np.uint64))
     from pandas.util import hash_array  # noqa: PLC0415  only logs with text ids pay for the import
 
     t = pa.types

@@ -6,7 +6,7 @@ Sources: CloudEvents 1.0.2, HTTP and JSON bindings; KServe's V1 protocol; Open I
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final, Literal
@@ -78,18 +78,19 @@ def _event(found: object, number: int) -> Event:
     return Event(identifier, part, time, data)
 
 
-def inputs_of(data: Mapping[str, Any], positions: Sequence[str]) -> list[Record]:
+def inputs_of(data: Mapping[str, Any], positions: Sequence[str], vectors: Collection[str] = ()) -> list[Record]:
     """The rows that a model was asked about: V1 `instances`, or V2 `inputs`.
 
     Args:
         data: of a request.
         positions: names of the values in a list without names.
+        vectors: names of tensors that have a list of numbers for each row.
 
     Raises:
         RefusedError: it is neither, or a list has another number of values.
     """
     if isinstance(data.get("inputs"), list):
-        return _rows(data["inputs"], "inputs", positions)
+        return _rows(data["inputs"], "inputs", positions, vectors)
     instances = data.get("instances")
     if not isinstance(instances, list):
         raise RefusedError("the request has neither `instances` (V1) nor `inputs` (V2)")
@@ -118,6 +119,7 @@ def rows_of(
     layout_time: str,
     positions: Sequence[str],
     identifier: str | None,
+    vectors: Collection[str] = (),
 ) -> list[Record]:
     """The rows of an inference.
 
@@ -128,11 +130,12 @@ def rows_of(
         positions: names of the values in a list without names.
         identifier: the id column, which gets the event's id where the inputs have none, with `-0`, `-1`, ... for
             several rows.
+        vectors: names of tensors that have a list of numbers for each row.
 
     Raises:
         RefusedError: the halves do not fit together.
     """
-    rows = inputs_of(request.data, positions)
+    rows = inputs_of(request.data, positions, vectors)
     if outputs is not None and len(outputs) != len(rows):
         raise RefusedError(
             f"{len(rows)} rows were asked about, and {len(outputs)} answers came", None, "id", request.id
@@ -161,7 +164,9 @@ def _named(value: object, number: int, names: Sequence[str]) -> Record:
     return dict(zip(names, values, strict=True))
 
 
-def _rows(tensors: Sequence[object], where: str, names: Sequence[str]) -> list[Record]:
+def _rows(
+    tensors: Sequence[object], where: str, names: Sequence[str], vectors: Collection[str] = ()
+) -> list[Record]:
     """The rows of tensors whose first dimension counts them."""
     columns: dict[str, list[Any]] = {}
     length: int | None = None
@@ -170,7 +175,9 @@ def _rows(tensors: Sequence[object], where: str, names: Sequence[str]) -> list[R
         if length not in (None, count):
             raise RefusedError(f"{where} of {length} and of {count} rows", None, name)
         length = count
-        if width == 1 and (len(tensors) > 1 or len(names) != 1):
+        if name in vectors:
+            columns[name] = [values[at : at + width] for at in range(0, count * width, width or 1)]
+        elif width == 1 and (len(tensors) > 1 or len(names) != 1):
             columns[name] = values
         elif width != len(names):
             raise RefusedError(

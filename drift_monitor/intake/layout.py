@@ -26,11 +26,18 @@ class LiveColumn(Value):
 
     Attributes:
         feature: whether the model reads it, so that it may come in a list without names.
+        path: where it may lie in a row instead, such as `payload`, `age`; see `core.columns`.
     """
 
     name: str
     kind: Kind
     feature: bool = False
+    path: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """Of the vector that lies there; empty where it is no vector's."""
+        return self.name[len(".".join(self.path)) + 1 :] if self.path else ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class Layout:
     @classmethod
     def of(cls, source: SpooledSource, columns: Sequence[LiveColumn]) -> Layout:
         """The layout of a configured source."""
-        named = getattr(source, "positions", ()) or tuple(c.name for c in columns if c.feature)
+        features = dict.fromkeys(".".join(c.path) if c.part else c.name for c in columns if c.feature)
+        named = getattr(source, "positions", ()) or tuple(features)
         kept = tuple(c for c in columns if c.name != source.timestamp)
         return cls(kept, source.timestamp, source.timezone, source.arrival, named)
 
@@ -61,6 +69,16 @@ class Layout:
         """The columns as Arrow types, the event time first."""
         fields = [pa.field(c.name, TYPES[c.kind]) for c in self.columns]
         return pa.schema([pa.field(self.timestamp, UTC_TYPE), *fields])
+
+    @cached_property
+    def nested(self) -> dict[str, LiveColumn]:
+        """The columns that may also come within another, by name."""
+        return {c.name: c for c in self.columns if c.path}
+
+    @cached_property
+    def vectors(self) -> frozenset[str]:
+        """Names of the vectors of which parts are kept."""
+        return frozenset(".".join(c.path) for c in self.columns if c.part)
 
     @cached_property
     def kinds(self) -> dict[str, Kind]:

@@ -6,7 +6,8 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
+from decimal import Decimal
 from math import inf
 from typing import Any, Final
 
@@ -14,8 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
+from drift_monitor.core.arrow import as_arrow, is_missing, numbers_by_row
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.types import Kind
+from drift_monitor.core.vectors import vector_parts
 from drift_monitor.intake.layout import TYPES, Layout
 from drift_monitor.intake.refused import RefusedError, TooLargeError
 from drift_monitor.sources.event_time import UTC_TYPE, to_utc
@@ -24,6 +28,7 @@ MOST_ROWS: Final = 1_000_000
 """Rows of a request: a column of nulls takes no bytes, whatever its length."""
 LARGEST_BATCH: Final = 256 * 2**20
 """Bytes of the rows of a request in memory: a dictionary can stand for much more than it takes."""
+_NUMBERS: Final = pa.list_(pa.float64())
 _SMALL_BODY: Final = 8192
 """Bytes below which lines are read one by one: to set up Arrow's parser takes 2 ms."""
 _NOTED: Final = 20  # names of columns that are not kept, in an answer
@@ -61,9 +66,12 @@ def from_json_lines(body: bytes, layout: Layout, now: datetime) -> Rows:
     known = layout.kinds
     if first and len(body) > _SMALL_BODY:
         try:
-            table = _parsed(body, pa.schema([(n, _raw_type(kind, first.get(n))) for n, kind in known.items()]))
+            flat = pa.schema([(n, _raw_type(kind, first.get(n))) for n, kind in known.items()])
+            table = _parsed(body, _with_nested(flat, layout, first))
             columns = {name: _converted(table.column(name), name, kind, layout) for name, kind in known.items()}
-            return Rows(_batch(columns, table.num_rows, layout, now), _ignored(list(first), known))
+            if layout.nested:
+                columns = _with_inner(columns, table.drop_columns(flat.names), layout)
+            return Rows(_batch(columns, table.num_rows, layout, now), _ignored(list(first), layout))
         except TooLargeError:
             raise
         except (pa.ArrowException, UnicodeDecodeError, RefusedError):
@@ -90,8 +98,11 @@ def from_records(
     columns: dict[str, pa.Array | None] = {}
     for name, kind in layout.kinds.items():
         values = []
+        nested = layout.nested.get(name)
         for number, record in zip(numbers, records, strict=True):
             value = record.get(name)
+            if value is None and nested is not None and not nested.part:
+                value = _inner(record, nested.path, number)
             try:
                 values.append(None if value is None else _READERS[kind](value))
             except (ValueError, TypeError) as error:
@@ -101,7 +112,9 @@ def from_records(
             columns[name] = _times(pa.array(values, pa.string()), name, layout, numbers)
         else:
             columns[name] = pa.array(values, TYPES[kind])
-    ignored = _ignored(list(records[0]), layout.kinds) if records else ()
+    if layout.vectors:
+        columns |= _parts(columns, _vectors(records, layout, numbers), layout)
+    ignored = _ignored(list(records[0]), layout) if records else ()
     return Rows(_batch(columns, len(records), layout, now, numbers), ignored)
 
 
@@ -116,22 +129,25 @@ def from_arrow_stream(body: bytes, layout: Layout, now: datetime) -> Rows:
         reader = pa.ipc.open_stream(pa.BufferReader(body))
     except (pa.ArrowException, OSError) as error:
         raise RefusedError(f"the body is no Arrow stream: {_brief(error)}") from None
-    names = reader.schema.names
+    flat = Flat(reader.schema)
+    names = flat.schema.names
     for name in names:
         if names.count(name) > 1:
             raise RefusedError("more than one column has this name", None, name)
     known, batches, rows = layout.kinds, [], 0
-    for batch in _whole_batches(reader):
-        numbers = range(rows + 1, rows + batch.num_rows + 1)
+    there = [name for name in known if name in names]
+    for whole in _whole_batches(reader):
+        batch = flat.pick(whole, there)
+        numbers = range(rows + 1, rows + whole.num_rows + 1)
         columns = {
-            name: _converted(batch.column(name), name, kind, layout, numbers) if name in names else None
+            name: _converted(batch.column(name), name, kind, layout, numbers) if name in there else None
             for name, kind in known.items()
         }
-        batches.append(_batch(columns, batch.num_rows, layout, now, numbers))
-        rows += batch.num_rows
+        batches.append(_batch(columns, whole.num_rows, layout, now, numbers))
+        rows += whole.num_rows
         if sum(b.get_total_buffer_size() for b in batches) > LARGEST_BATCH:
             raise TooLargeError("the rows take too much memory: send them in several requests")
-    return Rows(joined(batches) if batches else _empty(layout), _ignored(names, known))
+    return Rows(joined(batches) if batches else _empty(layout), _ignored(names, layout))
 
 
 def _whole_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -220,6 +236,88 @@ def _parsed(body: bytes, schema: pa.Schema) -> pa.Table:
     return table
 
 
+def _with_nested(flat: pa.Schema, layout: Layout, first: Mapping[str, Any]) -> pa.Schema:
+    """The same with the objects and lists in which columns may come.
+
+    Raises:
+        RefusedError: these cannot be told from columns.
+    """
+    tree: dict[str, Any] = {}
+    for name, column in layout.nested.items():
+        inside = tree
+        for step in column.path[:-1]:
+            inside = inside.setdefault(step, {})
+            if not isinstance(inside, dict):
+                raise RefusedError("a column lies within another", None, name)
+        raw = _NUMBERS if column.part else _raw_type(layout.kinds[name], _inner(first, column.path, 1))
+        if inside.setdefault(column.path[-1], raw) != raw:
+            raise RefusedError("a column lies within another", None, name)
+    if set(tree) & set(flat.names):
+        raise RefusedError("a column lies within another")
+    return pa.schema([*flat, *_struct(tree)])
+
+
+def _struct(tree: Mapping[str, Any]) -> list[pa.Field]:
+    return [pa.field(n, pa.struct(_struct(t)) if isinstance(t, dict) else t) for n, t in tree.items()]
+
+
+def _with_inner(columns: Mapping[str, pa.Array], found: pa.Table, layout: Layout) -> dict[str, pa.Array]:
+    """Columns, with what lies in objects and lists where a row does not have them by name."""
+    flat, names = Flat(found.schema), list(layout.nested)
+    inner = flat.pick(found.to_batches()[0], names)
+    whole = dict(columns)
+    for name in names:
+        own = _converted(inner.column(name), name, layout.kinds[name], layout)
+        whole[name] = pc.coalesce(columns[name], own) if columns[name].null_count < len(own) else own
+    return whole
+
+
+def _inner(record: Mapping[str, Any], path: Sequence[str], number: int) -> Any:
+    """What lies at a path; None where it does not lead anywhere.
+
+    Raises:
+        RefusedError: something on the way is no object.
+    """
+    value: Any = record
+    for depth, name in enumerate(path):
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise RefusedError(f"{_shown(value)} is not an object", number, ".".join(path[:depth]), value)
+        value = value.get(name)
+    return value
+
+
+def _vectors(
+    records: Sequence[Mapping[str, Any]], layout: Layout, numbers: Sequence[int]
+) -> dict[tuple[str, ...], pa.Array]:
+    """Vectors of all rows by their path."""
+    found = {}
+    for path in {column.path for column in layout.nested.values() if column.part}:
+        name, values = ".".join(path), []
+        for number, record in zip(numbers, records, strict=True):
+            value = record.get(name)
+            value = _inner(record, path, number) if value is None else value
+            try:
+                values.append(None if value is None else _list(value))
+            except TypeError:
+                raise RefusedError(f"{_shown(value)} is not a list of numbers", number, name, value) from None
+        found[path] = pa.array(values, _NUMBERS)
+    return found
+
+
+def _parts(
+    columns: Mapping[str, pa.Array | None], vectors: Mapping[tuple[str, ...], pa.Array], layout: Layout
+) -> dict[str, pa.Array]:
+    """Parts of vectors, where a row does not have them by name."""
+    wanted = [column for column in layout.nested.values() if column.part]
+    made = {
+        path: vector_parts(vector, [c.part for c in wanted if c.path == path]) for path, vector in vectors.items()
+    }
+    inner = {c.name: _converted(made[c.path][c.part], c.name, c.kind, layout) for c in wanted}
+    return {name: pc.coalesce(columns[name], array) for name, array in inner.items()}
+
+
 def _raw_type(kind: Kind, first: object) -> pa.DataType:
     """How Arrow is to parse a column, by its first value where there is a choice."""
     if kind == "categorical" and isinstance(first, bool):
@@ -246,7 +344,7 @@ def _converted(
     if pa.types.is_null(t):
         return pa.nulls(len(column), TYPES[kind])
     is_a = pa.types
-    text = is_a.is_string(t) or is_a.is_large_string(t)
+    text = is_a.is_string(t) or is_a.is_large_string(t) or is_a.is_string_view(t)
     whole = is_a.is_integer(t) or is_a.is_boolean(t)
     fits = {
         "numeric": whole or is_a.is_floating(t) or is_a.is_decimal(t),
@@ -259,6 +357,8 @@ def _converted(
         raise RefusedError(f"the column is {t}, which is not {_EXPECTED[kind]}{hint}", None, name)
     if kind == "datetime":
         return _times(column, name, layout, range(1, len(column) + 1) if numbers is None else numbers)
+    if is_a.is_decimal(t):
+        return as_arrow(numbers_by_row(column), missing=is_missing(column))
     return column if t == TYPES[kind] else column.cast(TYPES[kind], safe=False)
 
 
@@ -318,8 +418,16 @@ def _empty(layout: Layout) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in layout.schema], schema=layout.schema)
 
 
+def _list(value: object) -> list[float | None]:
+    if not isinstance(value, list):
+        raise TypeError
+    return [None if each is None else _number(each) for each in value]
+
+
 def _number(value: object) -> float:
-    if not isinstance(value, int | float):  # true is 1, as it is in files
+    if isinstance(value, time):  # from Avro, as decimals are
+        return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
+    if not isinstance(value, int | float | Decimal):  # true is 1, as it is in files
         raise TypeError
     try:
         return float(value)
@@ -363,7 +471,8 @@ _READERS: Final[Mapping[Kind, Callable[[object], object]]] = {
 }
 
 
-def _ignored(found: Sequence[str], known: Mapping[str, Kind]) -> tuple[str, ...]:
+def _ignored(found: Sequence[str], layout: Layout) -> tuple[str, ...]:
+    known = {*layout.kinds, *layout.vectors, *(column.path[0] for column in layout.nested.values())}
     return tuple(name for name in found if name not in known)[:_NOTED]
 
 

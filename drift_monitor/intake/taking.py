@@ -188,7 +188,7 @@ class Taking:
     def _fits(self, event: kserve.Event) -> None:
         """Refuse a half that could never be joined while its sender still listens."""
         if event.part == "request":
-            kserve.inputs_of(event.data, self.spool.layout.positions)
+            kserve.inputs_of(event.data, self.spool.layout.positions, self.spool.layout.vectors)
         elif self._columns.prediction is not None:
             kserve.outputs_of(event.data, self._columns.prediction)
 
@@ -200,7 +200,8 @@ class Taking:
         outputs = None
         if response is not None and prediction is not None:
             outputs = kserve.outputs_of(response.data, prediction)
-        return kserve.rows_of(request, outputs, layout.timestamp, layout.positions, self._columns.id)
+        identifier = self._columns.id
+        return kserve.rows_of(request, outputs, layout.timestamp, layout.positions, identifier, layout.vectors)
 
     def expire(self) -> None:
         """Give up what has waited for too long."""

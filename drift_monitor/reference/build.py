@@ -218,6 +218,7 @@ def _write(
         "start": _moment(profile.oldest),
         "end": _moment(profile.newest),
         "schema_": {field.name: str(field.type) for field in rows.schema},
+        "stored": {name: path for name, path in rows.stored.items() if name in rows.schema.names},
         "features": tuple(features),
         "sample_rows": sample.num_rows,
         "warnings": tuple(warnings),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from drift_monitor.config.models import Columns
+from drift_monitor.config.models import Columns, covered
 from drift_monitor.core.arrow import numbers
 from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.core.fold import accepts, category_name
@@ -54,7 +54,7 @@ def plan(schema: pa.Schema, columns: Columns, timestamp: str | None) -> tuple[li
     """
     needed = {"timestamp": timestamp, "prediction": columns.prediction}
     named = [(f"columns.{role}" if role != "timestamp" else role, name) for role, name in needed.items() if name]
-    named += [("columns.features", name) for name in columns.features or ()]
+    named += [("columns.features", n) for n in columns.features or () if not covered([n], schema.names)]
     named += [("columns.kinds", name) for name in columns.kinds]
     problems = [f"{role}: {_unknown(name, schema.names)}" for role, name in named if name not in schema.names]
     for name, kind in columns.kinds.items():
@@ -64,16 +64,15 @@ def plan(schema: pa.Schema, columns: Columns, timestamp: str | None) -> tuple[li
             )
     if problems:
         raise BadReferenceError("no reference can be built: " + "; ".join(problems))
-    apart = {timestamp, columns.label, columns.id, *columns.ignore} - {columns.prediction}
-    wanted = schema.names if columns.features is None else [*columns.features, columns.prediction]
     features: list[Feature] = []
     warnings: list[str] = []
-    for field in schema:
-        if field.name in apart or field.name not in wanted:
-            continue
+    for field in map(schema.field, columns.watched(schema.names, timestamp)):
         watched = columns.kinds.get(field.name) or kind_of(field.type)
         if watched is None:
-            warnings.append(f"column {field.name!r} is {field.type}, which cannot be watched")
+            warnings.append(
+                f"column {field.name!r} is {field.type}, which cannot be watched: log what matters of it as "
+                "numbers, text, truth values or times"
+            )
             continue
         role: Role = "prediction" if field.name == columns.prediction else "feature"
         features.append(Feature(name=field.name, kind=watched, role=role, type=str(field.type)))

@@ -68,6 +68,7 @@ class Manifest(Value):
         invalid_rows: left out, because their event time could not be read.
         start, end: event times of the first and the last row; None without a timestamp column.
         schema: columns of the training data and their Arrow types.
+        stored: the ways to those that lie in others, such as `payload.age` in `payload`; see `core.columns`.
         columns: what they mean.
         timestamp, timezone: column of event time, and the zone of times that carry none.
         bucket: length of the profiles kept, in seconds.
@@ -105,6 +106,7 @@ class Manifest(Value):
     packages: dict[str, str]
     files: dict[str, FileHash]
     model_version: str = ""
+    stored: dict[str, tuple[str, ...]] = {}
 
     @property
     def id(self) -> ReferenceId:
@@ -134,7 +136,7 @@ class Manifest(Value):
 
     def to_json(self) -> bytes:
         """The file, without what was not set and once could not be: so old versions keep their hash."""
-        unset = {name: True for name in ("model_version",) if not getattr(self, name)}
+        unset = {name: True for name in ("model_version", "stored") if not getattr(self, name)}
         later = {"columns": {"edges"}} if self.columns.edges == EDGES else {}
         return self.model_dump_json(indent=2, exclude={**unset, **later}).encode() + b"\n"
 

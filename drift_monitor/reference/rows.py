@@ -34,7 +34,8 @@ class Rows:
 
     Attributes:
         paths: of the training data, as it was given.
-        files: to read from: Parquet, with text rewritten.
+        files: to read from: Parquet, with text rewritten, and with numbers instead of vectors.
+        stored: where the columns lie that are not stored under their names; see `core.columns`.
         bucket: length of the buckets of event time.
         times: event times of the rows that have one, by bucket, in microseconds; None without a timestamp column.
         keep: which rows these are, in the order in which columns are given; None when it is all, as they come.
@@ -43,6 +44,7 @@ class Rows:
 
     paths: list[str]
     files: Files
+    stored: dict[str, tuple[str, ...]]
     schema: pa.Schema
     timestamp: str | None
     bucket: timedelta
@@ -61,10 +63,16 @@ class Rows:
             temporary: a folder, in which text is rewritten as Parquet.
         """
         given = open_files(source, kinds)
-        files = as_parquet(given, source, kinds, temporary / "training.parquet")
+        files = as_parquet(given, kinds, temporary / "training.parquet")
         schema = files.columns()
+        stored = {
+            column.field.name: column.path
+            for flat in given.flats()
+            for column in flat.columns
+            if column.path != (column.field.name,)
+        }
         if source.timestamp is None or source.timestamp not in schema.names:
-            return cls(given.paths, files, schema, source.timestamp, bucket, None, None, 0)
+            return cls(given.paths, files, stored, schema, source.timestamp, bucket, None, None, 0)
         times = _read(files, source.timestamp)
         raw = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         valid = times.is_valid().to_numpy(zero_copy_only=False)
@@ -73,11 +81,10 @@ class Rows:
         if (buckets[1:] < buckets[:-1]).any():
             keep = keep[np.argsort(buckets, kind="stable")]
         elif len(keep) == len(raw):
-            return cls(given.paths, files, schema, source.timestamp, bucket, times, None, 0)
+            return cls(given.paths, files, stored, schema, source.timestamp, bucket, times, None, 0)
         rows = pa.array(keep)
-        return cls(
-            given.paths, files, schema, source.timestamp, bucket, times.take(rows), rows, len(raw) - len(keep)
-        )
+        invalid = len(raw) - len(keep)
+        return cls(given.paths, files, stored, schema, source.timestamp, bucket, times.take(rows), rows, invalid)
 
     def column(self, name: str, *, categorical: bool = False) -> pa.Array:
         """All values of a column, by bucket; on request as a dictionary of its categories."""
@@ -142,9 +149,9 @@ class Rows:
         return profile_buckets(specs, [batch], timestamp=_TIME, bucket=self.bucket)
 
 
-def as_parquet(files: Files, source: FilesSource, kinds: Mapping[str, Kind], target: Path) -> Files:
-    """The same rows with types: text has none, and would be parsed anew for every column."""
-    if set(files.formats.values()) == {"parquet"}:
+def as_parquet(files: Files, kinds: Mapping[str, Kind], target: Path) -> Files:
+    """The same rows with types. Text has none; it and vectors would be read anew for every column."""
+    if set(files.formats.values()) == {"parquet"} and not any(flat.has_vectors for flat in files.flats()):
         return files
     found: dict[str, Kind | None] = {}
     for path, form in files.formats.items():
@@ -154,13 +161,13 @@ def as_parquet(files: Files, source: FilesSource, kinds: Mapping[str, Kind], tar
             known = found.get(name)
             found[name] = kind if known is None or known == kind else known if kind is None else "categorical"
     known_kinds = {name: kind for name, kind in found.items() if kind is not None}
-    typed = Files(source, known_kinds | dict(kinds), files.sizes)
+    typed = files.typed(known_kinds | dict(kinds))
     schema = typed.columns()
     with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as writer:
         for split in typed.splits(None):
             for batch in typed.batches(split, schema.names):
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_ROW_GROUP)
-    return open_files(source.model_copy(update={"path": str(target), "format": "parquet"}), {})
+    return files.at(str(target))
 
 
 def _read(files: Files, name: str) -> pa.Array:

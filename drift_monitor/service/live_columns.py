@@ -48,9 +48,14 @@ def live_columns(manifest: Manifest, columns: Columns) -> list[LiveColumn]:
         kinds.setdefault(columns.label, "categorical")
     if columns.id is not None:
         kinds[columns.id] = "categorical"  # 007 and 7 are two ids
-    apart = {*columns.ignore, columns.label, columns.id, columns.prediction, manifest.timestamp}
-    features = {f.name for f in manifest.features if f.role == "feature"} - apart
-    return [LiveColumn(name=name, kind=kind, feature=name in features) for name, kind in kinds.items()]
+    watched = columns.watched(manifest.kinds, manifest.timestamp)
+    features = {f.name for f in manifest.features if f.role == "feature"}.intersection(watched) - {
+        columns.prediction
+    }
+    return [
+        LiveColumn(name=name, kind=kind, feature=name in features, path=manifest.stored.get(name, ()))
+        for name, kind in kinds.items()
+    ]
 
 
 def kind_of_type(dtype: str) -> Kind | None:

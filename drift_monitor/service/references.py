@@ -174,9 +174,8 @@ def watched_specs(monitor: Monitor, reference: Reference) -> list[Spec]:
                 f"columns.kinds says that {name!r} is {kind}, but reference {reference.manifest.version} was "
                 f"built with {kinds[name]}: build a new version"
             )
-    apart = {*columns.ignore, columns.label, columns.id, monitor.source.timestamp}
-    wanted = kinds.keys() if columns.features is None else {*columns.features, columns.prediction}
-    specs = [s for s in reference.specs if s.name in wanted and s.name not in apart - {columns.prediction}]
+    wanted = set(columns.watched(kinds, monitor.source.timestamp))
+    specs = [spec for spec in reference.specs if spec.name in wanted]
     if not specs:
         raise BadReferenceError(f"reference {reference.manifest.version} has none of the monitor's features")
     return specs

@@ -59,10 +59,8 @@ def make_report(request: ReportRequest) -> ReportResult:
 
 def _features(request: ReportRequest, manifest: Manifest) -> list[str]:
     """The features that the monitor watches, those that are to come first in front."""
-    columns = request.monitor.columns
-    apart = {*columns.ignore, columns.label, columns.id, request.monitor.source.timestamp} - {columns.prediction}
-    wanted = manifest.kinds.keys() if columns.features is None else {*columns.features, columns.prediction}
-    watched = [name for name in manifest.kinds if name in wanted and name not in apart]
+    monitor = request.monitor
+    watched = monitor.columns.watched(manifest.kinds, monitor.source.timestamp)
     return [*(name for name in request.first if name in watched), *(n for n in watched if n not in request.first)]
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from drift_monitor.config.tables import DeltaSource
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.explained import Explained
@@ -82,8 +83,9 @@ class Delta:
 
     def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:  # noqa: ARG002
         """See `Source`. A version has the same columns in every window."""
-        check_columns(self._dataset.schema, self._dataset.schema.names, self._where)
-        return self._dataset.schema
+        schema = self._flat.schema
+        check_columns(schema, schema.names, self._where)
+        return schema
 
     def splits(self, window: Window | None) -> Sequence[DeltaSplit]:
         """See `Source`. Files are pruned by the times and the partitions in the table's log."""
@@ -98,7 +100,7 @@ class Delta:
 
     def units(self, window: Window, columns: Sequence[str], bucket: timedelta) -> Sequence[DeltaSplit]:  # noqa: ARG002
         """See `Remembered`. Files of many rows are cut by their row groups, from footers that are read once."""
-        schema = self._dataset.schema
+        schema = self._flat.schema
         meaning = [(name, str(schema.field(name).type)) for name in sorted(columns) if name in schema.names]
         with self._explained:
             table = self._table.metadata().id
@@ -122,12 +124,12 @@ class Delta:
         """See `Source`. In a window, rows without an event time are left out by the table, and so in a unit."""
         timestamp = self._config.timestamp
         names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
-        check_columns(self._dataset.schema, names, self._where)
+        check_columns(self._flat.schema, names, self._where)
         if split.version != self.version:
             raise SourceError(f"{self._where} is at version {self.version} now, and was at {split.version}")
         rows = self._read(split, names)
-        timed = bool(split.identity) and is_time(self._dataset.schema.field(timestamp).type)
-        yield from finished(rows, names, timestamp, self._config.timezone, split.window, timed=timed)
+        timed = bool(split.identity) and timestamp is not None and self._is_asked_for(timestamp)
+        yield from finished(rows, self._flat, names, timestamp, self._config.timezone, split.window, timed=timed)
 
     def _read(self, split: DeltaSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow.dataset as ds  # noqa: PLC0415
@@ -139,7 +141,7 @@ class Delta:
                 fragment = fragment.subset(row_group_ids=list(split.row_groups))
             scanner = fragment.scanner(
                 schema=self._dataset.schema,
-                columns=list(names),
+                columns=self._flat.roots(names),
                 filter=self._filter(split.window),
                 batch_size=int(min(max(BATCH_BYTES / max(width, 1), 1024), BATCH_ROWS)),
                 batch_readahead=1,
@@ -153,7 +155,7 @@ class Delta:
         import pyarrow.dataset as ds  # noqa: PLC0415
 
         name = self._config.timestamp
-        if name is None or name not in self._dataset.schema.names:
+        if name is None or not self._is_asked_for(name):
             return None
         dtype = self._dataset.schema.field(name).type
         between: Sequence[Any] | None = bounds(window, dtype, self._config.timezone)
@@ -163,6 +165,14 @@ class Delta:
             between = days((between[0], between[1]))
         low, high = (pa.scalar(value, dtype) for value in between)
         return (ds.field(name) >= low) & (ds.field(name) < high)
+
+    def _is_asked_for(self, timestamp: str) -> bool:
+        """Whether the table itself can leave out rows by this column."""
+        return self._flat.is_stored(timestamp) and is_time(self._flat.schema.field(timestamp).type)
+
+    @cached_property
+    def _flat(self) -> Flat:
+        return Flat(self._dataset.schema)
 
     @cached_property
     def _dataset(self) -> ds.Dataset:

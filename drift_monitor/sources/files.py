@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from drift_monitor.config.models import FilesSource
 from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
+from drift_monitor.core.columns import Flat, is_text
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources import parquet_files, text_files
@@ -84,17 +85,29 @@ def open_files(config: FilesSource, kinds: Mapping[str, Kind]) -> Files:
 
 
 class Files:
-    """Source over files; it lists them once, when it is opened."""
+    """Source over files; it lists them once, when it is opened.
+
+    Args:
+        config: which files.
+        kinds: of columns, by which text is read.
+        sizes: just these files, of which text is read up to so many bytes; None for all that are found.
+        nested: whether structs and vectors are taken apart.
+    """
 
     def __init__(
-        self, config: FilesSource, kinds: Mapping[str, Kind], sizes: Mapping[str, int] | None = None
+        self,
+        config: FilesSource,
+        kinds: Mapping[str, Kind],
+        sizes: Mapping[str, int] | None = None,
+        *,
+        nested: bool = True,
     ) -> None:
-        self._config = config
+        self._config, self._nested = config, nested
         self._kinds = dict(kinds)
         if config.timestamp is not None:
             self._kinds[config.timestamp] = "datetime"
         self._place = _place(config)
-        self._schemas: dict[str, pa.Schema] = {}
+        self._flats: dict[str, Flat] = {}
         self.known: Mapping[bytes, parquet_files.Footer] = {}
         self.footers: dict[bytes, parquet_files.Footer] = {}
         if sizes is None:
@@ -110,7 +123,24 @@ class Files:
 
     def only(self, sizes: Mapping[str, int]) -> Files:
         """The same source with just these files, of which text is read up to so many bytes."""
-        return Files(self._config, self._kinds, sizes)
+        return Files(self._config, self._kinds, sizes, nested=self._nested)
+
+    def whole(self) -> Files:
+        """The same source with its columns as they are stored: structs and vectors are not taken apart."""
+        return Files(self._config, self._kinds, self.sizes, nested=False)
+
+    def typed(self, kinds: Mapping[str, Kind]) -> Files:
+        """The same source, with these kinds by which text is read."""
+        return Files(self._config, kinds, self.sizes, nested=self._nested)
+
+    def at(self, path: str) -> Files:
+        """The same source with one Parquet file instead."""
+        config = self._config.model_copy(update={"path": path, "format": "parquet"})
+        return Files(config, {}, nested=self._nested)
+
+    def flats(self) -> list[Flat]:
+        """How each file's columns are named and made."""
+        return [self._flat(path) for path in self._files]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -208,21 +238,28 @@ class Files:
     def _read(self, split: FileSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         partition = dict(split.partition)
         own = [name for name in names if name not in partition]
-        schema = self._schema(split.path)
+        flat = self._flat(split.path)
+        schema = flat.schema
         for name in names:
             if schema.get_field_index(name) < 0:
                 raise SchemaError(f"{split.path!r} has no column {name!r}; it has {_listed(schema.names)}")
         if split.form == "parquet":
-            text = [n for n in own if n != self._config.timestamp and _is_text(schema.field(n).type)]
-            batches = parquet_files.read_rows(split.path, split.row_groups, own, text, place=self._place)
+            text = flat.texts([name for name in own if name != self._config.timestamp])
+            batches = parquet_files.read_rows(
+                split.path, split.row_groups, flat.dotted(own), text, place=self._place
+            )
         else:
             size = text_files.whole_rows(split.path, split.form, split.size, place=self._place)
-            part = pa.schema([schema.field(name) for name in own])
             batches = text_files.read_rows(
-                split.path, split.form, part, size=size, timezone=self._config.timezone, place=self._place
+                split.path,
+                split.form,
+                flat.stored(own),
+                size=size,
+                timezone=self._config.timezone,
+                place=self._place,
             )
         for batch in batches:
-            yield _with_partition(batch, names, partition)
+            yield _with_partition(flat.pick(batch, own), names, partition)
         if split.form != "parquet" and size < split.size:
             yield self._unfinished(split, names)
 
@@ -231,7 +268,7 @@ class Files:
         if self._config.timestamp is None:
             raise SourceError(f"{split.path!r} ends within a row: it is still being written, or was cut short")
         schema = self._schema(split.path)
-        types = [_LABELS if _is_text(schema.field(name).type) else schema.field(name).type for name in names]
+        types = [_LABELS if is_text(schema.field(name).type) else schema.field(name).type for name in names]
         return pa.RecordBatch.from_arrays([pa.nulls(1, dtype) for dtype in types], names=list(names))
 
     def _parquet_splits(self, file: FileSplit, window: Window | None) -> list[FileSplit]:
@@ -285,27 +322,29 @@ class Files:
         return self.footers[key]
 
     def _schema(self, path: str) -> pa.Schema:
-        """The columns of a file, read when they are first asked for."""
-        if path not in self._schemas:
-            self._schemas[path] = self._read_schema(self._files[path])
-        return self._schemas[path]
+        """The columns of a file."""
+        return self._flat(path).schema
 
-    def _read_schema(self, file: FileSplit) -> pa.Schema:
+    def _flat(self, path: str) -> Flat:
+        """The same with how they are stored, read when it is first asked for."""
+        if path not in self._flats:
+            self._flats[path] = self._read_flat(self._files[path])
+        return self._flats[path]
+
+    def _read_flat(self, file: FileSplit) -> Flat:
         if file.form == "parquet":
             schema = self._footer(file.path).schema
         else:
             size = text_files.whole_rows(file.path, file.form, file.size, place=self._place)
             schema = text_files.read_header(file.path, file.form, self._kinds, size=size, place=self._place)
-        repeated = [n for n, count in Counter(schema.names).items() if count > 1]
-        if repeated:
-            raise SchemaError(
-                f"{file.path!r} has more than one column named {repeated[0]!r}: give each its own name"
-            )
+        _refuse_repeated(schema.names, file.path)
         for name, value in file.partition:
             at = schema.get_field_index(name)
             schema = schema if at < 0 else schema.remove(at)
             schema = schema.append(pa.field(name, pa.int32() if isinstance(value, int) else pa.string()))
-        return schema
+        flat = Flat(schema, nested=self._nested)
+        _refuse_repeated(flat.schema.names, file.path)
+        return flat
 
     def _split(self, path: str, status: Status | None = None) -> FileSplit:
         status = status or self._place.status(path)
@@ -318,6 +357,12 @@ class Files:
         partition = _partition(path) if self._config.hive else ()
         salt = b"" if status.settled else token_bytes(16)
         return FileSplit(path, form, status.size, status.changed, status.inode, partition=partition, salt=salt)
+
+
+def _refuse_repeated(names: Sequence[str], path: str) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise SchemaError(f"{path!r} has more than one column named {repeated[0]!r}: give each its own name")
 
 
 def _guess(path: str) -> Format:
@@ -340,10 +385,6 @@ def _partition_value(text: str) -> str | int | None:
     if text == "__HIVE_DEFAULT_PARTITION__":
         return None
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
-
-
-def _is_text(dtype: pa.DataType) -> bool:
-    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
 
 
 def _within(batch: pa.RecordBatch, times: pa.Array, window: Window) -> pa.RecordBatch:
@@ -388,7 +429,7 @@ def _common(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         return b
     for same, whole in (
         (_is_number, pa.float64()),
-        (_is_text, pa.string()),
+        (is_text, pa.string()),
         (lambda t: pa.types.is_timestamp(t) or pa.types.is_date(t), UTC_TYPE),
     ):
         if same(a) and same(b):

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from drift_monitor.config.tables import IcebergSource
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.explained import Explained
@@ -69,7 +70,7 @@ class Iceberg:
 
     def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:  # noqa: ARG002
         """See `Source`. A snapshot has the same columns in every window."""
-        return self._schema
+        return self._flat.schema
 
     def splits(self, window: Window | None) -> Sequence[IcebergSplit]:
         """See `Source`. Files are pruned by the partitions and the times in the table's manifests."""
@@ -85,12 +86,13 @@ class Iceberg:
         """See `Remembered`. A data file is read whole, less what the snapshot's delete files take from it."""
         if self.snapshot is None:
             return []
+        roots = self._flat.roots([name for name in columns if name in self._flat.schema.names])
         with self._explained:
             metadata = self._table.metadata
             meaning = [
                 (field.name, field.field_id, str(field.field_type), field.required, repr(field.initial_default))
                 for field in sorted(self._table.schema().fields, key=lambda field: str(field.name))
-                if field.name in columns
+                if field.name in roots
             ]
             mapping = metadata.name_mapping()
         found = []
@@ -107,17 +109,18 @@ class Iceberg:
         """See `Source`. In a window, rows without an event time are left out by the table, and so in a unit."""
         timestamp = self._config.timestamp
         names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
-        check_columns(self._schema, names, self._where)
+        check_columns(self._flat.schema, names, self._where)
         if split.snapshot != self.snapshot:
             raise SourceError(f"{self._where} is at snapshot {self.snapshot} now, and was at {split.snapshot}")
         once = bool(split.identity)
         yield from finished(
-            self._read(split, names),
+            self._read(split, self._flat.roots(names)),
+            self._flat,
             names,
             timestamp,
             self._config.timezone,
             None if once else split.window,
-            timed=once and is_time(self._schema.field(timestamp).type),
+            timed=once and timestamp is not None and self._is_asked_for(timestamp),
         )
 
     def _read(self, split: IcebergSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -145,9 +148,9 @@ class Iceberg:
     def _filter(self, window: Window | None) -> Any:
         expressions = load("pyiceberg.expressions", "iceberg")
         name = self._config.timestamp
-        if name is None or name not in self._schema.names:
+        if name is None or not self._is_asked_for(name):
             return expressions.AlwaysTrue()
-        dtype = self._schema.field(name).type
+        dtype = self._flat.schema.field(name).type
         between: Sequence[Any] | None = bounds(window, dtype, self._config.timezone)
         if between is None:
             return expressions.AlwaysTrue()
@@ -156,8 +159,12 @@ class Iceberg:
         low, high = (value.isoformat() for value in between)
         return expressions.And(expressions.GreaterThanOrEqual(name, low), expressions.LessThan(name, high))
 
+    def _is_asked_for(self, timestamp: str) -> bool:
+        """Whether the table itself can leave out rows by this column."""
+        return self._flat.is_stored(timestamp) and is_time(self._flat.schema.field(timestamp).type)
+
     @cached_property
-    def _schema(self) -> pa.Schema:
+    def _flat(self) -> Flat:
         with self._explained:
             found = self._table.schema().as_arrow()
-        return pa.schema([pa.field(field.name, field.type) for field in found])
+        return Flat(pa.schema([pa.field(field.name, field.type) for field in found]))

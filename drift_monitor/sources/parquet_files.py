@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drift_monitor.core.arrow import as_arrow, as_numpy
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Window
 from drift_monitor.sources.event_time import to_utc
@@ -72,13 +73,14 @@ def read_footer(path: str, timestamp: str | None, timezone: str, *, place: Place
 
 def footer_of(metadata: pq.FileMetaData, schema: pa.Schema, timestamp: str | None, timezone: str) -> Footer:
     """The row groups with their times, of a file that is open."""
-    leaf = _leaf(metadata, schema, timestamp)
+    named = Flat(schema).schema
+    leaf = _leaf(metadata, named, timestamp)
     groups = []
     for i in range(metadata.num_row_groups):
         group = metadata.row_group(i)
         times: tuple[int, int] | tuple[None, None] = (None, None)
         if leaf is not None and timestamp is not None:
-            times = _times(group.column(leaf).statistics, schema.field(timestamp).type, timestamp, timezone)
+            times = _times(group.column(leaf).statistics, named.field(timestamp).type, timestamp, timezone)
         groups.append(RowGroup(group.num_rows, *times))
     return Footer(schema, tuple(groups))
 
@@ -127,7 +129,8 @@ def read_rows(
     Args:
         path: of the file.
         row_groups: their numbers.
-        columns: which to read; all are in the file.
+        columns: which to read; all are in the file. `payload.age` is a column of that name, and what is called so
+            within the column `payload`: where both are there, both are read.
         dictionaries: text columns to read as dictionaries, so that a repeated text is held once.
         place: where the file is.
 
@@ -143,8 +146,7 @@ def read_rows(
             )
             for batch in batches:
                 rows += batch.num_rows
-                # a nested column's leaves may share a prefix with a flat one
-                yield batch.select(list(columns))
+                yield batch
         except MemoryError:
             raise
         except (pa.ArrowException, OSError) as error:
@@ -179,7 +181,7 @@ def _batch_rows(metadata: pq.FileMetaData, row_groups: Sequence[int]) -> int:
 
 
 def _leaf(metadata: pq.FileMetaData, schema: pa.Schema, name: str | None) -> int | None:
-    """The number of the leaf column of a flat column of this name."""
+    """The number of the only leaf column of this name."""
     if name is None or schema.get_field_index(name) < 0 or not metadata.num_row_groups:
         return None
     group = metadata.row_group(0)

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
+from drift_monitor.core.splitmix import GOLDEN, mixed
 from drift_monitor.core.types import Window
 from drift_monitor.sources import S, Source
 
 _Hashes = npt.NDArray[np.uint64]
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _MISSING: Final = np.uint64(1)
 _SLAB: Final = 1 << 14  # rows hashed at once: what they need stays in the processor's cache
 
@@ -122,7 +122,7 @@ class Sampler:
 
 def hash_rows(batch: pa.RecordBatch, columns: Sequence[str], seed: int) -> _Hashes:
     """A 64-bit hash of each row: of its values, not of the types or the dictionaries that hold them."""
-    found = np.full(batch.num_rows, seed * int(_GOLDEN) % 2**64, np.uint64)
+    found = np.full(batch.num_rows, seed * int(GOLDEN) % 2**64, np.uint64)
     dictionaries = {
         name: _hash(batch.column(name).dictionary)
         for name in columns
@@ -133,7 +133,7 @@ def hash_rows(batch: pa.RecordBatch, columns: Sequence[str], seed: int) -> _Hash
         for name in columns:
             column = rows.column(name)
             hashes = _looked_up(dictionaries[name], column) if name in dictionaries else _hash(column)
-            whole[:] = _mixed(whole ^ (hashes + _GOLDEN))
+            whole[:] = mixed(whole ^ (hashes + GOLDEN))
     return found
 
 
@@ -154,12 +154,12 @@ def _hash(column: pa.Array) -> _Hashes:
         numbers = as_numpy(column.cast(pa.float64(), safe=False)) + 0.0
         if math.isnan(numbers.sum()):
             numbers[np.isnan(numbers)] = np.nan
-        found = _mixed(numbers.view(np.uint64))
+        found = mixed(numbers.view(np.uint64))
     elif pa.types.is_boolean(column.type):
-        found = _mixed(as_numpy(column).astype(np.uint64))
+        found = mixed(as_numpy(column).astype(np.uint64))
     elif pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
-        found = _mixed(as_numpy(micros).view(np.uint64))
+        found = mixed(as_numpy(micros).view(np.uint64))
     elif pa.types.is_nested(column.type):
         found = _hash_texts([repr(value).encode() for value in column.to_pylist()])
     else:
@@ -173,16 +173,6 @@ def _hash_texts(texts: Sequence[bytes]) -> _Hashes:
     return np.frombuffer(b"".join(hashlib.blake2b(t, digest_size=8).digest() for t in texts), "<u8").astype(
         np.uint64
     )
-
-
-def _mixed(x: _Hashes) -> _Hashes:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    x = x ^ (x >> np.uint64(30))
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return x
 
 
 def sample_schema(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:

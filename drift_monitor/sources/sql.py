@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import pyarrow as pa
 
 from drift_monitor.config.tables import SqlSource, scheme, table_parts, without_password
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.adbc import open_driver, open_postgres
@@ -91,8 +92,9 @@ class Sql:
 
     def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:  # noqa: ARG002
         """See `Source`. A table has the same columns in every window."""
-        check_columns(self._schema, self._schema.names, self._where)
-        return self._schema
+        schema = self._flat.schema
+        check_columns(schema, schema.names, self._where)
+        return schema
 
     def splits(self, window: Window | None) -> Sequence[SqlSplit]:
         """See `Source`."""
@@ -102,21 +104,25 @@ class Sql:
         """See `Source`. The database leaves out rows outside the window, and in a window those without a time."""
         timestamp, timezone = self._config.timestamp, self._config.timezone
         names = list(dict.fromkeys([*columns, *([timestamp] if timestamp is not None else [])]))
-        schema = self._schema
-        check_columns(schema, names, self._where)
-        part = pa.schema([schema.field(name) for name in names])
+        flat = self._flat
+        check_columns(flat.schema, names, self._where)
         between = None
-        if timestamp is not None:
-            between = bounds(split.window, schema.field(timestamp).type, timezone)
+        if timestamp is not None and flat.is_stored(timestamp):
+            between = bounds(split.window, flat.schema.field(timestamp).type, timezone)
+        part = pa.schema([self._stored.field(root) for root in flat.roots(names)])
         with self._explained, self._connect() as database:
             rows = database.read(self._relation, part, timestamp, between)
-            yield from finished(rows, names, timestamp, timezone, split.window, timed=bool(split.identity))
+            yield from finished(rows, flat, names, timestamp, timezone, split.window, timed=bool(split.identity))
 
     @cached_property
-    def _schema(self) -> pa.Schema:
+    def _stored(self) -> pa.Schema:
         """As it was at the first look."""
         with self._explained, self._connect() as database:
             return database.schema(self._relation)
+
+    @cached_property
+    def _flat(self) -> Flat:
+        return Flat(self._stored)
 
     def _connector(self, uri: str, kinds: dict[str, Kind]) -> Callable[[], AbstractContextManager[Database]]:
         config = self._config
@@ -148,12 +154,14 @@ class SettledSql(Sql):
         Raises:
             SchemaError: the database does not understand the times, so it cannot be asked for a bucket.
         """
-        config, schema = self._config, self._schema
+        config, schema = self._config, self._flat.schema
         check_columns(schema, [config.timestamp or ""], self._where)
         dtype = schema.field(config.timestamp).type
-        if not is_time(dtype):
+        inside = "" if self._flat.is_stored(config.timestamp or "") else " within a struct"
+        if inside or not is_time(dtype):
             raise SchemaError(
-                f"{self._where}: `lateness` needs times, and {config.timestamp!r} is {dtype}: cast it in a `query`"
+                f"{self._where}: `lateness` needs times, and {config.timestamp!r} is {dtype}{inside}: cast it in "
+                "a `query`"
             )
         meaning = [(name, str(schema.field(name).type)) for name in sorted(columns) if name in schema.names]
         place = (

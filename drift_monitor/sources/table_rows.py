@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.types import Window
 from drift_monitor.sources.event_time import FIRST_YEAR, LAST_YEAR, to_utc
@@ -85,6 +86,7 @@ def check_columns(schema: pa.Schema, names: Iterable[str], where: str) -> None:
 
 def finished(
     batches: Iterable[pa.RecordBatch],
+    flat: Flat,
     columns: Sequence[str],
     timestamp: str | None,
     timezone: str,
@@ -96,6 +98,7 @@ def finished(
 
     Args:
         batches: as a table gives them.
+        flat: how the table's columns are named and made.
         columns: to hand on.
         timestamp: the column of event times.
         timezone: of times that carry none.
@@ -105,7 +108,7 @@ def finished(
     for whole in batches:
         step = BATCH_ROWS if whole.num_rows == 0 else _rows(whole)
         for at in range(0, whole.num_rows, step):
-            batch = whole.slice(at, step).select(list(columns))
+            batch = flat.pick(whole.slice(at, step), columns)
             if timestamp is not None:
                 times = to_utc(batch.column(timestamp), timestamp, timezone)
                 batch = batch.set_column(batch.schema.get_field_index(timestamp), timestamp, times)

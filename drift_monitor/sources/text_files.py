@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Final, Literal, cast
+from typing import IO, Any, Final, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,10 @@ import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 
 from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
+from drift_monitor.core.columns import leaves
 from drift_monitor.core.errors import DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import Kind
+from drift_monitor.core.vectors import is_vector
 from drift_monitor.sources.event_time import UTC_TYPE, to_utc
 from drift_monitor.sources.places import DISK, Place
 
@@ -30,7 +32,13 @@ BLOCK: Final = 1 << 22
 """Bytes read at a time; no row may be longer."""
 _LINES_A_ROW: Final = 100
 _LABELS: Final = pa.dictionary(pa.int32(), pa.string())
-_NAMES: Final = {pa.float64(): "a number", pa.bool_(): "true or false", pa.string(): "text", pa.int64(): "whole"}
+_NAMES: Final = {
+    pa.float64(): "a number",
+    pa.bool_(): "true or false",
+    pa.string(): "text",
+    pa.int64(): "whole",
+    pa.list_(pa.float64()): "a list of numbers",
+}
 
 
 def read_header(
@@ -61,7 +69,7 @@ def read_header(
     for name in names:
         if names.count(name) > 1:
             raise SchemaError(f"{path!r} has {names.count(name)} columns named {name!r}: give each its own name")
-    return pa.schema([(f.name, _type(form, f.type, kinds.get(f.name))) for f in raw])
+    return pa.schema([(f.name, _type_below(form, f.type, f.name, kinds)) for f in raw])
 
 
 def read_rows(
@@ -78,7 +86,7 @@ def read_rows(
     Args:
         path: of the file.
         form: csv or jsonl.
-        schema: which columns to read and as what, a part of `read_header`'s.
+        schema: which columns to read and as what, a part of `read_header`'s; of structs just some fields.
         size: read no further than this many bytes, and not an unterminated last line that is still being
             written; None reads to the end.
         timezone: of times that carry no offset.
@@ -88,7 +96,7 @@ def read_rows(
         SourceError: a row cannot be read; the message names file and row.
         SchemaError: a value does not fit its column's type; the message names file, row, column and value.
     """
-    raw = pa.schema([(f.name, pa.string() if f.type == UTC_TYPE else f.type) for f in schema])
+    raw = pa.schema([(f.name, _raw(f.type)) for f in schema])
     rows = _opened(path, None if is_compressed(path) else size, place)
     with io.BufferedReader(rows, BLOCK) as stream:
         if form == "jsonl" and not stream.peek(1):
@@ -231,6 +239,23 @@ def _json(stream: IO[bytes], schema: pa.Schema | None) -> pajson.JSONStreamingRe
     )
 
 
+def _type_below(form: TextFormat, first: pa.DataType, name: str, kinds: Mapping[str, Kind]) -> pa.DataType:
+    """How to read a column, or what lies in it: fields of objects, numbers of lists."""
+    if pa.types.is_struct(first):
+        return pa.struct([(f.name, _type_below(form, f.type, f"{name}.{f.name}", kinds)) for f in first])
+    empty = pa.types.is_null(first) or (pa.types.is_list(first) and pa.types.is_null(first.value_type))
+    if is_vector(first) or (form == "jsonl" and empty and kinds.get(f"{name}.norm") == "numeric"):
+        return pa.list_(pa.float64())
+    return _type(form, first, kinds.get(name))
+
+
+def _raw(dtype: pa.DataType) -> pa.DataType:
+    """What Arrow is to parse: times are read from their text."""
+    if pa.types.is_struct(dtype):
+        return pa.struct([(field.name, _raw(field.type)) for field in dtype])
+    return pa.string() if dtype == UTC_TYPE else dtype
+
+
 def _type(form: TextFormat, first: pa.DataType, kind: Kind | None) -> pa.DataType:
     """How to read a column, from the type that its first rows suggest and the kind it should have."""
     number = pa.types.is_integer(first) or pa.types.is_floating(first)
@@ -256,6 +281,9 @@ def _type(form: TextFormat, first: pa.DataType, kind: Kind | None) -> pa.DataTyp
 def _finish(form: TextFormat, column: pa.Array, field: pa.Field, timezone: str) -> pa.Array:
     if isinstance(column.type, pa.DictionaryType):
         column = _empty_as_null(column)
+    if pa.types.is_struct(field.type) and field.type.num_fields:
+        inside = [_finish(form, column.field(i), f, timezone) for i, f in enumerate(field.type)]
+        return pa.StructArray.from_arrays(inside, names=[f.name for f in field.type], mask=column.is_null())
     if field.type == UTC_TYPE:
         return to_utc(column, field.name, timezone)
     if pa.types.is_string(column.type) and form == "jsonl":
@@ -310,14 +338,25 @@ def _bad_json_line(path: str, schema: pa.Schema | None, place: Place) -> DriftMo
                 return SourceError(f"{path!r}, line {number} is not a JSON object: {error}")
             if not isinstance(row, dict):
                 return SourceError(f"{path!r}, line {number} is not a JSON object but {line[:80]!r}")
-            for field in schema or ():
-                value = row.get(field.name)
-                if value is not None and not _fits(value, field.type):
+            for at, field in leaves(schema or pa.schema([])):
+                where, value = _value(row, at)
+                wanted = field.type if where == at else None
+                if value is not None and (wanted is None or not _fits(value, wanted)):
                     return SchemaError(
-                        f"{path!r}, line {number}, column {field.name!r}: {value!r:.100} is not "
-                        f"{_NAMES.get(field.type, str(field.type))}"
+                        f"{path!r}, line {number}, column {'.'.join(where)!r}: {value!r:.100} is not "
+                        f"{'an object' if wanted is None else _NAMES.get(wanted, str(wanted))}"
                     )
     return None
+
+
+def _value(row: dict[str, Any], path: tuple[str, ...]) -> tuple[tuple[str, ...], Any]:
+    """What is at a path; where something on the way is no object, that and its path."""
+    value: Any = row
+    for depth, name in enumerate(path):
+        if not isinstance(value, dict):
+            return path[:depth], value
+        value = value.get(name)
+    return path, value
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:

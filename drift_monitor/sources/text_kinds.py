@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.types import Kind
 from drift_monitor.sources import text_files
@@ -74,11 +75,14 @@ def _json_kinds(path: str) -> Iterator[tuple[str, Kind | None]]:
                 table = pajson.read_json(io.BytesIO(rows))
             except pa.ArrowInvalid as error:
                 raise text_files.explained(path, "jsonl", None, error) from error
-            for field in table.schema:
-                yield field.name, _json_kind(table.column(field.name), field.type)
+            flat = Flat(table.schema)
+            names = [column.field.name for column in flat.columns if not column.part]
+            for batch in table.to_batches():
+                for name, values in zip(names, flat.pick(batch, names).columns, strict=True):
+                    yield name, _json_kind(values, values.type)
 
 
-def _json_kind(column: pa.ChunkedArray, dtype: pa.DataType) -> Kind | None:
+def _json_kind(column: pa.Array, dtype: pa.DataType) -> Kind | None:
     if pa.types.is_null(dtype) or pa.types.is_nested(dtype):
         return None
     if pa.types.is_boolean(dtype):

@@ -141,7 +141,7 @@ def s3() -> Iterator[str]:
 
 
 def test_there_is_a_configuration_for_each_place() -> None:
-    assert len(BLOCKS) == len(PLACES)
+    assert len(BLOCKS) == len(PLACES) + 1
     for words in PLACES:
         assert len([block for block in BLOCKS if words in block]) == 1
 
@@ -157,3 +157,36 @@ def test_the_configuration_works(words: str, tmp_path: Path, request: pytest.Fix
     result = evaluate(CheckRequest(name=name, monitor=monitor, state=tmp_path / "state", window=day))
     assert result.verdict is Outcome.OK, result.reason
     assert (result.rows, len(result.features)) == (1440, 3)
+
+
+def nested(days: int, seed: int, start: datetime) -> pa.Table:
+    rng, n = np.random.default_rng(seed), days * 400
+    payload = [
+        {
+            "at": start + timedelta(days=1) * i / 400,
+            "age": int(rng.integers(20, 24)),
+            "geo": {"city": CODES[rng.integers(0, 3)]},
+            "debug": {"host": "a", "load": 0.5},
+        }
+        for i in range(n)
+    ]
+    return pa.table({"payload": payload, "emb": list(rng.normal(size=(n, 6)))})
+
+
+def test_the_configuration_of_columns_works(tmp_path: Path) -> None:
+    (text,) = [block for block in BLOCKS if "emb: list" in block]
+    pq.write_table(nested(14, 1, START), tmp_path / "training.parquet")
+    live = START + timedelta(days=14)
+    (tmp_path / "live").mkdir()
+    pq.write_table(nested(3, 2, live), tmp_path / "live" / "a.parquet")
+    ((name, monitor),) = parse(text, tmp_path / "drift-monitor.yaml").monitors.items()
+    day = Window(start=live + timedelta(days=1), end=live + timedelta(days=2))
+    result = evaluate(CheckRequest(name=name, monitor=monitor, state=tmp_path / "state", window=day))
+    assert (result.verdict, result.rows) == (Outcome.OK, 400), result.reason
+    assert {f.name: f.kind for f in result.features if not f.name.startswith("emb.p")} == {
+        "payload.age": "categorical",
+        "payload.geo.city": "categorical",
+        "emb.norm": "numeric",
+        "emb.length": "categorical",
+    }
+    assert len(result.features) == 12

@@ -375,3 +375,47 @@ def test_a_column_that_is_not_there_is_named(settings: dict[str, Any]) -> None:
         source = opened(settings, timestamp=timestamp)
         with pytest.raises(SchemaError, match=f"no column '{missing}'; it has .*'carrier'"):
             list(batches(source, None, columns))
+
+
+def nested_rows() -> pa.Table:
+    """Structs and vectors, some of them null, beside a column whose name has a dot."""
+    rng = np.random.default_rng(6)
+    n = 300
+    geo = pa.StructArray.from_arrays(
+        [pa.array(rng.choice(["a", "b"], n)), pa.array(rng.normal(size=n))], ["city", "x"]
+    )
+    emb = pa.array([None if k % 7 == 3 else rng.normal(size=4).tolist() for k in range(n)], pa.list_(pa.float64()))
+    payload = pa.StructArray.from_arrays([geo, emb], ["geo", "emb"], mask=pa.array(rng.random(n) < 0.1))
+    times = pa.array([START + timedelta(minutes=k) for k in range(n)], pa.timestamp("us", "UTC"))
+    return pa.table({"at": times, "payload": payload, "payload.y": rng.normal(size=n)})
+
+
+def test_structs_and_vectors_are_the_same_columns_in_every_table(tmp_path: Path) -> None:
+    table = nested_rows()
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with closing(duckdb.connect(tmp_path / "rows.db")) as connection:
+        connection.execute(f"CREATE TABLE rows AS SELECT * FROM '{tmp_path / 'rows.parquet'}'")
+    deltalake.write_deltalake(tmp_path / "lake", table)
+    catalog = {"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db", "warehouse": f"file://{tmp_path}"}
+    opened = load_catalog("default", **catalog)
+    opened.create_namespace("logs")
+    opened.create_table("logs.rows", table.schema).append(table)
+    configs: list[Any] = [
+        FilesSource(path=str(tmp_path / "rows.parquet"), timestamp="at"),
+        SqlSource(type="sql", uri=f"duckdb://{tmp_path}/rows.db", table="rows", timestamp="at"),
+        DeltaSource(type="delta", path=str(tmp_path / "lake"), timestamp="at"),
+        IcebergSource(type="iceberg", catalog=catalog, table="logs.rows", timestamp="at"),
+    ]
+    names = ["payload.geo.city", "payload.geo.x", "payload.emb.norm", "payload.emb.p0", "payload.y"]
+    window = Window(start=START + timedelta(minutes=50), end=START + timedelta(minutes=200))
+    found = []
+    for config in configs:
+        source = SOURCES[config.type](config, {})
+        assert [*names, "payload.emb.length"] == [
+            n for n in [*names, "payload.emb.length"] if n in source.columns().names
+        ]
+        batches = [b for split in source.splits(window) for b in source.batches(split, names)]
+        found.append({name: [v for b in batches for v in b.column(name).to_pylist()] for name in names})
+    assert len(found[0]["payload.y"]) == 150
+    assert 0 < found[0]["payload.geo.x"].count(None) < 40
+    assert all(each == found[0] for each in found)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from drift_monitor.config.models import FilesSource
+from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources.files import SPLIT_ROWS, Files, open_files
@@ -307,7 +308,7 @@ def test_a_bad_json_line_is_named(tmp_path: Path, line: str, error: type[Excepti
     (tmp_path / "a.jsonl").write_text(LINES + line + "\n" + LINES)
     source = files(tmp_path)
     schema = pa.schema([("time", pa.timestamp("us", "UTC")), ("x", pa.float64()), ("name", pa.string())])
-    source._schemas[str(tmp_path / "a.jsonl")] = schema
+    source._flats[str(tmp_path / "a.jsonl")] = Flat(schema)
     with pytest.raises(error, match=message):
         read(source)
 

@@ -156,7 +156,7 @@ def test_a_password_is_no_part_of_what_is_known_of_a_table() -> None:
         config = SqlSource(type="sql", uri="duckdb://x", table="log", timestamp="time", lateness=timedelta(0))
         source = open_sql(config.model_copy(update={"uri": uri}), {})
         assert isinstance(source, SettledSql)
-        source.__dict__["_schema"] = pa.schema([("time", pa.timestamp("us", "UTC"))])
+        source.__dict__["_stored"] = pa.schema([("time", pa.timestamp("us", "UTC"))])
         (unit,) = source.units(Window(start=LIVE, end=LIVE + HOUR), ["time"], HOUR)
         return unit.identity
 

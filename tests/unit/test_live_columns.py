@@ -26,7 +26,7 @@ def manifest(tmp_path_factory):
         "tail": ["t"] * ROWS,
         "late": [n % 2 == 0 for n in range(ROWS)],
         "p": [n / ROWS for n in range(ROWS)],
-        "many": [[1.0]] * ROWS,
+        "many": [["a"]] * ROWS,
     }
     pq.write_table(pa.table(table), folder / "training.parquet")
     columns = Columns(prediction="p", label="late", ignore=("tail",), kinds={"code": "categorical"})

@@ -378,7 +378,7 @@ def test_columns_that_cannot_be_watched_are_named(tmp_path: Path) -> None:
             "empty": pa.nulls(n),
             "nothing": pa.array([None] * n, pa.float64()),
             "nan": np.full(n, np.nan),
-            "list": [[1]] * n,
+            "list": [["a"]] * n,
             "bytes": pa.array([b"x"] * n),
             "constant": np.ones(n),
             "alone": ["a"] * n,
