@@ -28,6 +28,7 @@ from drift_monitor.actions.refresh import (
     RefreshRequest,
     RefreshResult,
 )
+from drift_monitor.config.intake import SpooledSource
 from drift_monitor.config.models import Monitor, unrefreshable
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Window
@@ -123,11 +124,14 @@ def rebuild(path: Path, output: Path | None = None, *, progress: Tell | None = N
     """
     from drift_monitor.actions.training_set import Inputs as Opened  # noqa: PLC0415
     from drift_monitor.actions.training_set import Progress, Recipe  # noqa: PLC0415
+    from drift_monitor.sources.spool import holders  # noqa: PLC0415
 
     old = read_manifest(path)
     folder = path if path.is_dir() else path.parent
     training = _unchanged("training", old.places.training, old.inputs.training)
-    live = _unchanged("live", old.places.live, old.inputs.live)
+    now = holders(old.places.live) if isinstance(old.places.source, SpooledSource) else {}
+    live = _unchanged("live", old.places.live, old.inputs.live, now)
+    together = any(path != at for path, at in now.items())
     recipe = Recipe(
         training=old.places.training_path,
         source=old.places.source,
@@ -141,7 +145,8 @@ def rebuild(path: Path, output: Path | None = None, *, progress: Tell | None = N
         target = temporary / "version"
         target.mkdir()
         made = inputs.write(stretches(old.windows, old.stretch), target, Progress(progress))
-        _compare(old, _manifest(old.monitor, recipe, old.stretch, old.windows, inputs, made, target))
+        again = _manifest(old.monitor, recipe, old.stretch, old.windows, inputs, made, target)
+        _compare(old, again, together=together)
         return _put_in_place(target, output, old)
 
 
@@ -250,28 +255,42 @@ def _hash(path: Path, size: int | None = None) -> dict[str, int | str]:
     return {"bytes": whole - left, "sha256": digest.hexdigest()}
 
 
-def _unchanged(side: str, paths: Sequence[str], inputs: Sequence[InputFile]) -> dict[str, int]:
+def _unchanged(
+    side: str, paths: Sequence[str], inputs: Sequence[InputFile], now: Mapping[str, str] | None = None
+) -> dict[str, int]:
     """The inputs of a side, path -> bytes.
+
+    Args:
+        side: its name.
+        paths: of the files.
+        inputs: what they were.
+        now: where the rows of some of them are; a file that was put into another cannot be compared.
 
     Raises:
         RefreshError: one is gone or has changed.
     """
-    problems = []
+    problems: list[str] = []
+    same: dict[str, int] = {}
     for path, wanted in zip(paths, inputs, strict=True):
+        at = (now or {}).get(path, path)
         try:
+            if at != path:
+                same[at] = Path(at).stat().st_size
+                continue
             found = _hash(Path(path), wanted.bytes)
         except OSError as error:
             problems.append(f"{path} cannot be read ({error.strerror})")
             continue
         if found != wanted.model_dump(exclude={"name"}):
             problems.append(f"{path} has changed (sha256 {found['sha256']}, then {wanted.sha256})")
+        same[path] = wanted.bytes
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise RefreshError(f"the {side} rows are not the same as then: {'; '.join(problems[:5])}{more}")
-    return {path: each.bytes for path, each in zip(paths, inputs, strict=True)}
+    return same
 
 
-def _compare(old: RefreshManifest, new: RefreshManifest) -> None:
+def _compare(old: RefreshManifest, new: RefreshManifest, *, together: bool) -> None:
     differing = [a.file for a, b in zip(old.parts, new.parts, strict=True) if a != b]
     if not differing:
         return
@@ -279,8 +298,11 @@ def _compare(old: RefreshManifest, new: RefreshManifest) -> None:
     changed = [
         f"{name} {was} then, {now.get(name)} now" for name, was in old.packages.items() if now.get(name) != was
     ]
+    inputs = "the inputs are the same as then"
+    if together:
+        inputs = "files of the spool were put together since, maybe with rows that came later"
     raise RefreshError(
-        f"the inputs are the same as then, but {', '.join(differing)} has other bytes"
+        f"{inputs}{':' if together else ', but'} {', '.join(differing)} has other bytes"
         + (f": {'; '.join(changed)}" if changed else "")
     )
 

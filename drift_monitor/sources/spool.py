@@ -93,6 +93,30 @@ def current(pieces: Iterable[Piece]) -> list[Piece]:
     return kept
 
 
+def holders(paths: Iterable[str]) -> dict[str, str]:
+    """Where the rows of some files of a spool are now.
+
+    Returns:
+        By path: the file itself, or the one that it was put into since. Files whose rows are gone are left out.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found: dict[str, str] = {}
+    folders: dict[Path, list[Piece]] = {}
+    for path in map(Path, paths):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        if path.parent not in folders:
+            folders[path.parent] = current(all_pieces(path.parent))
+        first, last = int(match[2]), int(match[3])
+        holder = next((p for p in folders[path.parent] if p.first <= first and last <= p.last), None)
+        if holder is not None:
+            found[str(path)] = str(holder.path)
+    return found
+
+
 def open_spool(config: SpooledSource, kinds: Mapping[str, Kind]) -> Files:
     """The rows of a spool, as those of the files that count.
 

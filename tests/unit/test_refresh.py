@@ -30,6 +30,7 @@ from drift_monitor.actions.refresh import (
 from drift_monitor.actions.training_set import Inputs, Progress, Recipe
 from drift_monitor.cli import main
 from drift_monitor.cli.layers import examine_layers
+from drift_monitor.config.intake import PushSource
 from drift_monitor.config.models import Columns, FilesSource, Monitor, Refresh
 from drift_monitor.core.errors import DriftMonitorError, SchemaError
 from drift_monitor.core.types import Window
@@ -39,6 +40,7 @@ from drift_monitor.service.labels import count_labels
 from drift_monitor.service.live_windows import stretches, windows_of
 from drift_monitor.service.refresh_manifest import LiveWindow, RefreshManifest, read_manifest
 from drift_monitor.service.refreshing import rebuild, refresh
+from drift_monitor.sources.spool import piece_name
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -617,6 +619,43 @@ def test_a_rebuild_reads_the_files_of_then(data: Path) -> None:
         log.write(json.dumps(rows(11, 1, seed=4, ids="more").to_pylist()[0], default=str) + "\n")
     assert rebuild(result.path) == result
     assert refresh(request(data)).sha256 != result.sha256
+
+
+@pytest.mark.usefixtures("unjudged")
+def test_files_of_a_spool_that_were_put_together_since(data: Path) -> None:
+    spool = data / "spool"
+    spool.mkdir()
+    for number in range(1, 5):
+        pq.write_table(rows(7 + number, 1, seed=number), spool / piece_name(number, number, START))
+    source = PushSource(type="push", spool=spool, timestamp="time")
+    plain = request(data)
+    result = refresh(plain.model_copy(update={"monitor": plain.monitor.model_copy(update={"source": source})}))
+    assert len(read_manifest(result.path).inputs.live) == 4
+
+    def together(first: int, last: int, *more: pa.Table) -> None:
+        pieces = [path for n in range(first, last + 1) for path in spool.glob(f"*-{n:012d}-{n:012d}.parquet")]
+        pq.write_table(
+            pa.concat_tables([*map(pq.read_table, pieces), *more]), spool / piece_name(first, last, START)
+        )
+        for path in pieces[1:]:  # the first one is still there, and counts no more
+            path.unlink()
+
+    together(1, 3)
+    assert rebuild(result.path) == result
+    late = rows(30, 1, seed=9)
+    pq.write_table(late, spool / piece_name(5, 5, START))
+    together(4, 5)
+    assert rebuild(result.path) == result  # what came later lies outside the stretch
+    (spool / piece_name(4, 5, START)).unlink()
+    pq.write_table(
+        pa.concat_tables([rows(11, 1, seed=4), rows(11, 1, seed=5, ids="late")]), spool / piece_name(4, 6, START)
+    )
+    with pytest.raises(RefreshError, match=r"put together since, maybe with rows that came later: train\.parquet"):
+        rebuild(result.path)
+    for last in (4, 6):
+        (spool / piece_name(4, last, START)).unlink()
+    with pytest.raises(RefreshError, match=r"0004\.parquet cannot be read \(No such file"):
+        rebuild(result.path)
 
 
 @pytest.mark.usefixtures("unjudged")
