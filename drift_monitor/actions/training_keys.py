@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from drift_monitor.actions.training_rows import NO_TIME, Side, is_text
-from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
+from drift_monitor.core.arrow import as_arrow, as_numpy, has_value, is_missing
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.fold import category_name
 from drift_monitor.core.split import Bools, Fate, Ints, Keys, Words, hash_contents, hash_ids, parts_of
@@ -168,12 +168,3 @@ def _values(column: pa.Array) -> tuple[list[str | None], Ints]:
         raws = pc.cast(pc.cast(entries, pa.large_string()), pa.large_binary()).to_pylist()
         return [None if raw is None else category_name(raw) for raw in raws], own
     return [None if value is None else str(value) for value in entries.to_pylist()], own
-
-
-def has_value(column: pa.Array) -> Bools:
-    """Where a column is neither null nor NaN, shape (n,)."""
-    if isinstance(column.type, pa.DictionaryType):
-        entries = np.append(has_value(column.dictionary), False)
-        return np.asarray(entries[np.where(is_missing(column.indices), -1, as_numpy(column.indices))])
-    found = ~is_missing(column)
-    return found & ~np.isnan(as_numpy(column)) if pa.types.is_floating(column.type) else found

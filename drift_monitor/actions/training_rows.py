@@ -121,7 +121,7 @@ def open_training(
 
 def open_live(config: SourceConfig, schema: pa.Schema, id_column: str) -> Source[Any]:
     """The live rows as they are stored; text is read as what the training file has, ids as they are written."""
-    kinds = {field.name: kind for field in schema if (kind := _kind(field.type)) is not None}
+    kinds = {field.name: kind for field in schema if (kind := kind_of_type(field.type)) is not None}
     source: Source[Any] = SOURCES[config.type](config, kinds | {id_column: "categorical"})
     return source.whole() if isinstance(source, Files) else source
 
@@ -206,7 +206,8 @@ def _plain(t: pa.DataType) -> pa.DataType:
     return t.value_type if isinstance(t, pa.DictionaryType) else t
 
 
-def _kind(t: pa.DataType) -> Kind | None:
+def kind_of_type(t: pa.DataType) -> Kind | None:
+    """The kind that values of a type are read as; None for what is no column of a training set."""
     of = pa.types
     if of.is_boolean(t):
         return "boolean"

@@ -14,14 +14,22 @@ import pyarrow as pa
 from drift_monitor.actions.refresh import TRAIN, RefreshError
 from drift_monitor.actions.sorted_files import SortedFiles
 from drift_monitor.actions.training_keys import KeyColumns, Reading
-from drift_monitor.actions.training_rows import NO_TIME, Side, open_live, open_training, other_columns
-from drift_monitor.config.models import Columns, Refresh
+from drift_monitor.actions.training_rows import (
+    NO_TIME,
+    Side,
+    kind_of_type,
+    open_live,
+    open_training,
+    other_columns,
+)
+from drift_monitor.config.models import Columns, Labels, Refresh
 from drift_monitor.config.models import Source as SourceConfig
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.split import Fate, Keys, arrange, decide
 from drift_monitor.core.types import Window
 from drift_monitor.sources import Source
 from drift_monitor.sources.files import Files, FileSplit
+from drift_monitor.sources.labelled import MANY, Labelled, open_labelled
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -36,6 +44,7 @@ class Recipe:
         columns: what they mean; `id` and `label` are needed.
         settings: policy, cap, parts, seed.
         window: length of the groups of the event time, where rows are to be taken by it.
+        labels: where the labels of the live rows are, when they are not in these.
     """
 
     training: str
@@ -43,6 +52,7 @@ class Recipe:
     columns: Columns
     settings: Refresh
     window: timedelta
+    labels: Labels | None = None
 
     @property
     def id(self) -> str:
@@ -79,7 +89,7 @@ class Made:
         groups: values of the `by` columns, rows that could be taken, rows that were.
         newest: event time of the newest row in microseconds since 1970; None when no row has one.
         dropped_columns: that only the live rows have.
-        live_files: path -> bytes, of the live files that were read.
+        live_files, label_files: path -> bytes, of the files of live rows and of late labels that were read.
     """
 
     rows: list[int]
@@ -89,6 +99,7 @@ class Made:
     newest: int | None
     dropped_columns: list[str]
     live_files: dict[str, int]
+    label_files: dict[str, int]
 
 
 class Inputs:
@@ -97,7 +108,7 @@ class Inputs:
     Args:
         recipe: what to open.
         temporary: a folder for what is spilled.
-        training, live: path -> bytes, to read nothing but these files, as they were.
+        training, live, labels: path -> bytes, to read nothing but these files, as they were.
 
     Raises:
         DriftMonitorError: an input or a column that is needed is not there.
@@ -109,6 +120,7 @@ class Inputs:
         temporary: Path,
         training: Mapping[str, int] | None = None,
         live: Mapping[str, int] | None = None,
+        labels: Mapping[str, int] | None = None,
     ) -> None:
         self._recipe, self._temporary = recipe, temporary
         needed = [("columns.id", recipe.id), ("columns.label", recipe.label)]
@@ -126,9 +138,13 @@ class Inputs:
                 raise SchemaError(f"the training file {recipe.training!r} has no column {name!r} ({setting})")
             if pa.types.is_nested(self.schema.field(name).type):
                 raise SchemaError(f"column {name!r} ({setting}) is {self.schema.field(name).type}: use a flat one")
-        self._source = open_live(recipe.source, self.schema, recipe.id)
-        if live is not None and isinstance(self._source, Files):
-            self._source = self._source.only(live)
+        self._live = self._source = _only(open_live(recipe.source, self.schema, recipe.id), live)
+        if recipe.labels is not None:
+            kind = kind_of_type(self.schema.field(recipe.label).type)
+            columns, timestamp = recipe.columns, recipe.source.timestamp
+            labelled = open_labelled(self._live, recipe.labels, columns, timestamp, kind, MANY)
+            labelled.truth = _only(labelled.truth, labels)
+            self._source = labelled
 
     @property
     def training_files(self) -> dict[str, int]:
@@ -156,6 +172,9 @@ class Inputs:
             DriftMonitorError: rows cannot be read, or do not fit the training file.
         """
         settings = self._recipe.settings
+        label_files: dict[str, int] = {}
+        if isinstance(self._source, Labelled):
+            label_files = self._look_up([window for window in stretches if window is not None])
         dropped = sorted({name for window in stretches for name in self.other_columns(window)})
         sides = self._sides(stretches)
         progress.plan(2 * sum(len(side.splits) for side in sides) + len(settings.parts))
@@ -185,8 +204,17 @@ class Inputs:
             groups=_groups(keys, reading.groups),
             newest=None if newest == NO_TIME else newest,
             dropped_columns=dropped,
-            live_files=_files_of(self._source, sides[1]),
+            live_files=_files_of(self._live, sides[1].splits),
+            label_files=label_files,
         )
+
+    def _look_up(self, stretches: Sequence[Window]) -> dict[str, int]:
+        """Join the late labels; the files that these are in."""
+        source = self._source
+        assert isinstance(source, Labelled)  # noqa: S101 - the caller saw to it
+        whole = Window(start=min(w.start for w in stretches), end=max(w.end for w in stretches))
+        until = source.look_up(whole)
+        return _files_of(source.truth, source.truth.splits(until))
 
     def _sides(self, stretches: Sequence[Window | None]) -> tuple[Side, Side]:
         timestamp, timezone = self._recipe.source.timestamp, self._recipe.source.timezone
@@ -255,8 +283,12 @@ def _groups(keys: Keys, names: Sequence[tuple[str | None, ...]]) -> list[tuple[t
     return [each for each in zip(names, rows, taken, strict=True) if each[1]]
 
 
-def _files_of(source: Source[Any], side: Side) -> dict[str, int]:
+def _only(source: Source[Any], sizes: Mapping[str, int] | None) -> Source[Any]:
+    return source.only(sizes) if sizes is not None and isinstance(source, Files) else source
+
+
+def _files_of(source: Source[Any], splits: Sequence[Any]) -> dict[str, int]:
     if not isinstance(source, Files):
         return {}
-    read = {split.path for split in side.splits if isinstance(split, FileSplit)}
+    read = {split.path for split in splits if isinstance(split, FileSplit)}
     return {path: size for path, size in source.sizes.items() if path in read}

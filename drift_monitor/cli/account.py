@@ -92,6 +92,7 @@ class Account:
                 {**q.model_dump(mode="json"), "share_of_limit": quality_share(q)}
                 for q in (*result.failed_quality, *nearest_quality(result)[:1])
             ],
+            "performance": result.performance and result.performance.model_dump(mode="json"),
             "episodes": {lane: {"reason": reason, "text": text} for lane, (reason, text) in self.lanes.items()},
             "promise": {
                 "text": result.promise,

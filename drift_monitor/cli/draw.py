@@ -14,7 +14,7 @@ from rich.text import Text
 
 from drift_monitor.config.problem import printable
 from drift_monitor.core.policy import format_duration
-from drift_monitor.core.types import CheckResult, FeatureResult, Histogram, Outcome
+from drift_monitor.core.types import CheckResult, FeatureResult, Histogram, Outcome, Performance
 
 STYLES = {
     Outcome.OK: "bold green",
@@ -51,7 +51,22 @@ def draw_check(result: CheckResult, *, everything: bool = False) -> RenderableTy
     for check in result.quality if everything else result.failed_quality:
         mark = Text("broken ", style="magenta") if check.failed else Text("fine   ", style="green")
         parts.append(Text.assemble(mark, f"{check.check}: {printable(check.message, 500)}"))
+    if result.performance is not None:
+        parts += [Text(), Text("Model performance", style="bold"), *performance_lines(result.performance)]
     return Group(*parts)
+
+
+def performance_lines(found: Performance) -> Iterator[Text]:
+    """How wrong the predictions were, of which stretch, and how many of them have a label."""
+    counted = "" if found.coverage is None else f" ({found.coverage:.0%})"
+    of = f"{found.labelled:,} of {found.rows:,} predictions have a label{counted}"
+    yield Text(f"  {found.window}: {of}")
+    for loss in found.losses:
+        error = "" if loss.standard_error is None else f" +- {loss.standard_error:.2g}"
+        before = "" if loss.reference is None else f"; reference {loss.reference:.4g}"
+        yield Text(f"  {loss.metric} {loss.value:.4g}{error}{before}")
+    if found.note:
+        yield Text(f"  {printable(found.note, 500)}", style="dim")
 
 
 def draw_verdict(result: CheckResult, *, promise: bool = True) -> RenderableType:

@@ -169,6 +169,7 @@ def draw(told: Account) -> RenderableType:
         ("Signals", _signals(told)),
         ("Features", _features(told)),
         ("Data quality", _quality(told)),
+        ("Model performance", _performance(told)),
         ("Episodes", _episodes(told)),
         ("Promise", _promise(told)),
     ):
@@ -265,6 +266,13 @@ def _quality(told: Account) -> Iterator[RenderableType]:
             f"  nearest to its limit of those that hold, at {in_percent(share)}: {check.check}: "
             f"{printable(check.message, 500)}"
         )
+
+
+def _performance(told: Account) -> Iterator[RenderableType]:
+    from drift_monitor.cli.draw import performance_lines
+
+    if told.result.performance is not None:
+        yield from performance_lines(told.result.performance)
 
 
 def _episodes(told: Account) -> Iterator[RenderableType]:

@@ -196,6 +196,7 @@ def _environment(found: Findings, config: Config) -> None:
     for name, monitor in config.monitors.items():
         _reference(found, name, monitor)
         _source(found, name, monitor)
+        _labels(found, name, monitor)
 
 
 def _receivers(found: Findings, config: Config) -> None:
@@ -341,6 +342,28 @@ def _source(found: Findings, name: str, monitor: Monitor) -> None:
         found.say(place, str(error), warning=True)
     else:
         _source_columns(found, name, monitor, schema, place)
+
+
+def _labels(found: Findings, name: str, monitor: Monitor) -> None:
+    """Say what the source of late labels lacks."""
+    from drift_monitor.sources import SOURCES
+
+    labels, at = monitor.labels, ("monitors", name, "labels")
+    if labels is None:
+        return
+    try:
+        schema = SOURCES[labels.source.type](labels.source, {}).columns()
+    except DriftMonitorError as error:
+        found.say((*at, "source"), str(error), warning=True)
+        return
+    roles = {"id": monitor.columns.id, "label": monitor.columns.label}
+    for role, default in roles.items():
+        if (column := getattr(labels, role) or default) not in schema.names:
+            place = (*at, role) if getattr(labels, role) is not None else (*at, "source")
+            found.say(place, unknown("column in labels.source", column or "", schema.names))
+    if labels.source.timestamp not in schema.names:
+        where = (*at, "source", "timestamp")
+        found.say(where, unknown("column in labels.source", labels.source.timestamp or "", schema.names))
 
 
 def _source_columns(found: Findings, name: str, monitor: Monitor, schema: pa.Schema, place: Location) -> None:

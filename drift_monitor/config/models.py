@@ -221,28 +221,18 @@ Source = Annotated[
 ]
 
 
+LabelSource = Annotated[
+    Annotated[FilesSource, Tag("files")]
+    | Annotated[SqlSource, Tag("sql")]
+    | Annotated[DeltaSource, Tag("delta")]
+    | Annotated[IcebergSource, Tag("iceberg")],
+    Discriminator(_type_of),
+]
+
+
 def sample_of(source: Source) -> float | None:
     """Percent of a source's pages or row groups that are to be read; None when all are."""
     return source.sample if isinstance(source, SqlSource | FilesSource) else None
-
-
-def unrefreshable(source: Source) -> str | None:
-    """Why no training set can be made from a source's rows; None when one can.
-
-    A version can be made again from its manifest, which names files and their bytes; a table of today does not
-    have the rows of last month, nor any order.
-    """
-    if isinstance(source, TableSource) or (isinstance(source, FilesSource) and "://" in source.path):
-        return (
-            "a training set is refreshed from files on this machine: copy the labelled live rows to Parquet files "
-            "and run `drift-monitor refresh` for a monitor whose source is these files"
-        )
-    if sample_of(source) is not None:
-        return (
-            "a training set takes in all labelled live rows, and `source.sample` leaves most out: run "
-            "`drift-monitor refresh` for a monitor of the same files without it"
-        )
-    return None
 
 
 class Schedule(Model):
@@ -438,6 +428,66 @@ class Refresh(Model):
         return self
 
 
+class Costs(Model):
+    """What wrong decisions cost, in any one unit.
+
+    Attributes:
+        false_negative: of a case that the model did not see coming.
+        false_positive: of a false alarm of the model's.
+    """
+
+    false_negative: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    false_positive: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Labels(Model):
+    """The truth that arrives later, in a source of its own, and is joined to the predictions by their ids.
+
+    Attributes:
+        source: of the labels: an id, the truth, and when it was known (`timestamp`, needed here).
+        horizon: how long after its prediction a label still counts.
+        threshold: a prediction from here on says yes, where the truth is yes or no.
+        costs: of wrong decisions; reported beside the share of them.
+    """
+
+    source: LabelSource
+    id: Annotated[str | None, Field(min_length=1, description="its column of ids; `columns.id` if absent")] = None
+    label: Annotated[
+        str | None, Field(min_length=1, description="its column of the truth; `columns.label` if absent")
+    ] = None
+    horizon: Duration
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    costs: Costs | None = None
+
+    @model_validator(mode="after")
+    def _dated(self) -> Self:
+        if sample_of(self.source) is not None:
+            raise ValueError("labels.source cannot be a sample, which leaves out labels: take `sample` away")
+        if self.source.timestamp is None:
+            raise ValueError("labels.source needs `timestamp`: the column that says when a label was known")
+        return self
+
+
+def unrefreshable(source: Source, labels: Labels | None) -> str | None:
+    """Why no training set can be made from a source's rows and its late labels; None when one can.
+
+    A version can be made again from its manifest, which names files and their bytes; a table of today does not
+    have the rows of last month, nor any order.
+    """
+    for each in [source] if labels is None else [source, labels.source]:
+        if isinstance(each, TableSource) or (isinstance(each, FilesSource) and "://" in each.path):
+            return (
+                "a training set is refreshed from files on this machine: copy the labelled live rows to Parquet "
+                "files and run `drift-monitor refresh` for a monitor whose source is these files"
+            )
+    if sample_of(source) is not None:
+        return (
+            "a training set takes in all labelled live rows, and `source.sample` leaves most out: run "
+            "`drift-monitor refresh` for a monitor of the same files without it"
+        )
+    return None
+
+
 class Retrain(Model):
     """What happens when a drift episode opens: nothing without this section.
 
@@ -490,6 +540,7 @@ class Monitor(Model):
         quality: when data counts as broken.
         maintenance: stretches without messages.
         report: the page made when an episode opens.
+        labels: the truth, where it arrives in a source of its own.
         training: the training rows, for weights and refreshed sets; `reference` where that is a file.
         retrain: who is asked to retrain, and what holds that back.
         reweight: weights for the training rows.
@@ -508,6 +559,7 @@ class Monitor(Model):
     quality: Quality = Quality()
     maintenance: tuple[Maintenance, ...] = ()
     report: Report = Report()
+    labels: Labels | None = None
     training: Path | None = None
     retrain: Retrain | None = None
     reweight: Reweight = Reweight()
@@ -526,8 +578,17 @@ class Monitor(Model):
             )
         if self.refresh.enabled and None in {self.columns.id, self.columns.label}:
             raise ValueError("refresh needs columns.id and columns.label")
-        if self.refresh.enabled and (why := unrefreshable(self.source)):
+        if self.refresh.enabled and (why := unrefreshable(self.source, self.labels)):
             raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _labels_can_be_joined(self) -> Self:
+        if self.labels is not None and None in {self.columns.id, self.columns.label, self.source.timestamp}:
+            raise ValueError(
+                "labels needs columns.id and source.timestamp, by which they are joined to the predictions, and "
+                "columns.label, the column that they become"
+            )
         return self
 
     @model_validator(mode="after")
@@ -547,6 +608,8 @@ class Monitor(Model):
     def needed(self) -> timedelta:
         """How far back the rows are that a check or a refresh looks at."""
         window = self.window.length + self.window.delay
+        if self.labels is not None:  # those whose labels are complete: up to a window more, since they are aligned
+            window += self.window.length + self.labels.horizon
         return max(window, self.refresh.live + self.window.delay) if self.refresh.enabled else window
 
 

@@ -68,6 +68,15 @@ def is_missing(array: pa.Array) -> npt.NDArray[np.bool_]:
     return ~_bits(validity, array.offset, len(array))
 
 
+def has_value(column: pa.Array) -> npt.NDArray[np.bool_]:
+    """Where a column is neither null nor NaN, shape (n,)."""
+    if isinstance(column.type, pa.DictionaryType):
+        entries = np.append(has_value(column.dictionary), False)
+        return np.asarray(entries[np.where(is_missing(column.indices), -1, as_numpy(column.indices))])
+    found = ~is_missing(column)
+    return found & ~np.isnan(as_numpy(column)) if pa.types.is_floating(column.type) else found
+
+
 def numbers(column: pa.Array) -> npt.NDArray[np.float64]:
     """The non-null values of a numeric or datetime column as float64; datetimes as seconds since 1970."""
     if isinstance(column.type, pa.DictionaryType):

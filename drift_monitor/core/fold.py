@@ -258,11 +258,15 @@ def hash_ids(column: pa.Array) -> npt.NDArray[np.uint64]:
     column = column.drop_null()
     if pa.types.is_integer(column.type):
         return mixed(as_numpy(pc.cast(column, pa.int64(), safe=False)).astype(np.uint64))
-    from pandas.util import hash_array  # noqa: PLC0415  only logs with text ids pay for the import
-
     t = pa.types
     binary = t.is_binary(column.type) or t.is_large_binary(column.type) or t.is_fixed_size_binary(column.type)
-    texts = column if binary else pc.cast(pc.cast(column, pa.large_string()), pa.large_binary())
+    return hash_bytes(column if binary else pc.cast(pc.cast(column, pa.large_string()), pa.large_binary()))
+
+
+def hash_bytes(texts: pa.Array) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each text, given as bytes, none of them null; the same on every machine."""
+    from pandas.util import hash_array  # noqa: PLC0415  only logs with text ids pay for the import
+
     distinct = texts.dictionary_encode()  # one long id on every row is held once, and not once a row
     hashes = np.asarray(
         hash_array(distinct.dictionary.to_numpy(zero_copy_only=False), categorize=False), np.uint64

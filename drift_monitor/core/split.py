@@ -103,22 +103,27 @@ def id_texts(column: pa.Array) -> list[bytes | None]:
         >>> id_texts(pa.array(["7", "007", None])), id_texts(pa.array([7.0, 0.5, math.nan]))
         ([b'7', b'007', None], [b'7', b'0.5', None])
     """
+    return list(id_bytes(column).to_pylist())
+
+
+def id_bytes(column: pa.Array) -> pa.Array:
+    """The same as an Arrow array of `large_binary`, null where there is no id."""
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
-    t, of = column.type, pa.types
+    t, of, target = column.type, pa.types, pa.large_binary()
     if of.is_null(t):
-        return [None] * len(column)
-    if of.is_string(t) or of.is_large_string(t) or of.is_string_view(t):
-        return list(pc.cast(pc.cast(column, pa.large_string()), pa.large_binary()).to_pylist())
+        return pa.nulls(len(column), target)
     if of.is_binary(t) or of.is_large_binary(t) or of.is_fixed_size_binary(t) or of.is_binary_view(t):
-        return list(column.to_pylist())
-    if of.is_integer(t) or of.is_boolean(t):
-        return list(pc.cast(pc.cast(column, pa.large_string()), pa.large_binary()).to_pylist())
+        return pc.cast(column, target)
+    if of.is_string(t) or of.is_large_string(t) or of.is_string_view(t) or of.is_integer(t) or of.is_boolean(t):
+        return pc.cast(pc.cast(column, pa.large_string()), target)
     if of.is_decimal(t):
-        return [None if v is None else _plain(format(v, "f")).encode() for v in column.to_pylist()]
-    if of.is_floating(t):
-        return [None if v is None or math.isnan(v) else _number(v).encode() for v in column.to_pylist()]
-    raise SchemaError(f"ids cannot be {t}: they are texts, bytes or numbers")
+        texts = [None if v is None else _plain(format(v, "f")).encode() for v in column.to_pylist()]
+    elif of.is_floating(t):
+        texts = [None if v is None or math.isnan(v) else _number(v).encode() for v in column.to_pylist()]
+    else:
+        raise SchemaError(f"ids cannot be {t}: they are texts, bytes or numbers")
+    return pa.array(texts, target)
 
 
 def _number(value: float) -> str:

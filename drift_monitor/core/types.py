@@ -214,6 +214,50 @@ class Comparison(Value):
     drifted: tuple[str, ...] = ()
 
 
+class Loss(Value):
+    """How wrong the predictions of a stretch were, by one measure; smaller is better.
+
+    Attributes:
+        metric: `log_loss` (nats), `error_rate` (share of wrong decisions) and `cost` (mean of a decision) where
+            the truth is yes or no, else `mean_absolute_error`.
+        value: mean over the predictions that have a label.
+        standard_error: of that mean, if rows were independent; null for a single one.
+        reference: the same of the reference's row sample; null where that has no labels.
+    """
+
+    metric: str
+    value: Finite
+    standard_error: Finite | None = None
+    reference: Finite | None = None
+
+
+class Performance(Value):
+    """How good the model's predictions were, in the newest stretch whose labels are complete.
+
+    Attributes:
+        window: of the predictions: one window long, and over since the horizon of the labels.
+        rows: predictions.
+        labelled: those whose label arrived within the horizon.
+        scored: of these, those whose prediction and label are usable numbers.
+        losses: empty when none could be scored.
+        reference_rows: of the reference's sample that were scored.
+        note: what is missing and why; empty when nothing is.
+    """
+
+    window: Window
+    rows: int
+    labelled: int
+    scored: int
+    losses: tuple[Loss, ...] = ()
+    reference_rows: int = 0
+    note: str = ""
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the predictions that have a label; None without predictions."""
+        return self.labelled / self.rows if self.rows else None
+
+
 class CheckResult(Value):
     """The result of one check of one window: the JSON contract of `docs/json.md`.
 
@@ -228,7 +272,7 @@ class CheckResult(Value):
         features: in order of blame, most drifted first.
         invalid_rows: rows of the window left out because they could not be read as rows.
         newest_event: the newest event time seen in the window.
-        seconds: time spent by phase (source, judge).
+        seconds: time spent by phase (reference, source, judge, labels).
         versions: of the packages that computed it.
         monitor: name in the configuration.
         window: the stretch of event time that was judged.
@@ -239,6 +283,7 @@ class CheckResult(Value):
         quality: every expectation that was checked.
         duplicate_rows: rows whose id came before in the window; null without an id column.
         previous: the same for the reference before, for a while after a promotion; it decides nothing.
+        performance: of the model, where `labels` are configured; it decides nothing.
     """
 
     monitor: str
@@ -263,6 +308,7 @@ class CheckResult(Value):
     seconds: dict[str, Finite] = {}
     versions: dict[str, str] = {}
     previous: Comparison | None = None
+    performance: Performance | None = None
 
     @property
     def drifted(self) -> tuple[FeatureResult, ...]:

@@ -22,6 +22,7 @@ from drift_monitor.core.types import (
     FailureReason,
     Kind,
     Outcome,
+    Performance,
     ReferenceId,
     StatResult,
     Value,
@@ -230,10 +231,20 @@ class _Run:
             fraction=fraction,
         )
         clock.append(perf_counter())
-        phases = ("reference", "source", "judge")
-        seconds = {phase: b - a for phase, (a, b) in zip(phases, pairwise(clock), strict=True)}
+        performance = self._performance(reference, source)
+        clock.append(perf_counter())
+        phases = ("reference", "source", "judge", *(["labels"] if performance is not None else []))
+        seconds = {phase: b - a for phase, (a, b) in zip(phases, pairwise(clock), strict=False)}
         result = _sampled(result, fraction, sample_of(monitor.source))
-        return result.model_copy(update={"seconds": seconds, "versions": versions()})
+        return result.model_copy(update={"seconds": seconds, "versions": versions(), "performance": performance})
+
+    def _performance(self, reference: Reference, source: Source[Any]) -> Performance | None:
+        """Of the model, where late labels tell it; once a check, whatever references it looks at."""
+        if self._monitor.labels is None or self._version is not None:
+            return None
+        from drift_monitor.service.performance import performance  # noqa: PLC0415
+
+        return performance(self._request, reference, source)
 
     def _kinds(self, specs: Sequence[Spec]) -> dict[str, Kind]:
         kinds: dict[str, Kind] = {spec.name: spec.kind for spec in specs}

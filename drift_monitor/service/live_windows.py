@@ -31,8 +31,9 @@ def judge(
         judged: called after each.
     """
     found = []
+    monitor = request.monitor.model_copy(update={"labels": None})  # only the verdict is asked for
     for window in windows:
-        result = evaluate(request.model_copy(update={"window": window}))
+        result = evaluate(request.model_copy(update={"window": window, "monitor": monitor}))
         taken = result.verdict in _USABLE
         reason = "" if taken else result.reason
         found.append(

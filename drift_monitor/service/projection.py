@@ -15,7 +15,7 @@ from drift_monitor import __version__
 from drift_monitor.config.intake import SpooledSource
 from drift_monitor.config.models import Config, Monitor, Schedule
 from drift_monitor.core.retraining import RAILS, State
-from drift_monitor.core.types import CheckResult, Outcome
+from drift_monitor.core.types import CheckResult, Outcome, Performance
 from drift_monitor.service.counters import Series
 from drift_monitor.service.exposition import Drawn, Exemplars, Labels, Sample, Spec
 from drift_monitor.service.feature_series import FeatureSeries, clean
@@ -56,6 +56,11 @@ class View:
     def monitors(self) -> Mapping[str, Monitor]:
         """Those that are watched. Nothing is exported about a disabled one, which would look stale for ever."""
         return {name: monitor for name, monitor in self.config.monitors.items() if monitor.enabled}
+
+    def last_performance(self, monitor: str) -> Performance | None:
+        """Of the newest window, or of the newest that was judged where that one failed."""
+        results = self.snapshot.latest.get(monitor), self.snapshot.latest_judged.get(monitor)
+        return next((r.performance for r in results if r is not None and r.performance is not None), None)
 
     def last_read(self, monitor: str) -> CheckResult | None:
         """The newest window whose rows were read, judged or not."""
@@ -148,6 +153,7 @@ def _monitors(view: View) -> Iterator[_Value]:
             yield "run_last_duration_seconds", of, sum(latest.seconds.values())
         if (read := view.last_read(name)) is not None:
             yield from _window(of, read)
+        yield from _performance(view, name)
         if (judged := view.snapshot.latest_judged.get(name)) is not None:
             yield from _drift(of, judged)
             yield from _reference(view, name, judged)
@@ -221,6 +227,22 @@ def _drift(of: tuple[str], judged: CheckResult) -> Iterator[_Value]:
     if (before := judged.previous) is not None and before.score is not None and before.threshold is not None:
         yield "previous_reference_drift_score", of, before.score
         yield "previous_reference_drift_score_threshold", of, before.threshold
+
+
+def _performance(view: View, name: str) -> Iterator[_Value]:
+    if (found := view.last_performance(name)) is None:
+        return
+    yield "performance_window_end_timestamp_seconds", (name,), found.window.end.timestamp()
+    yield "performance_labelled_rows", (name,), found.labelled
+    if found.coverage is not None:
+        yield "label_coverage_ratio", (name,), found.coverage
+    for loss in found.losses:
+        of = (name, loss.metric)
+        yield "performance", of, loss.value
+        if loss.standard_error is not None:
+            yield "performance_standard_error", of, loss.standard_error
+        if loss.reference is not None:
+            yield "performance_reference", of, loss.reference
 
 
 def _reference(view: View, name: str, judged: CheckResult) -> Iterator[_Value]:

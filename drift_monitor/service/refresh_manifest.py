@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from drift_monitor.actions.refresh import MANIFEST, RefreshError
-from drift_monitor.config.models import Columns, Refresh, Source
+from drift_monitor.config.models import Columns, Labels, Refresh, Source
 from drift_monitor.core.types import Outcome, Value, Window
 
 FORMAT: Final = 1
@@ -36,6 +36,7 @@ class Inputs(Value):
 
     training: tuple[InputFile, ...]
     live: tuple[InputFile, ...]
+    labels: tuple[InputFile, ...] = ()
 
 
 class Places(Value):
@@ -43,14 +44,17 @@ class Places(Value):
 
     Attributes:
         training_path: file, folder or glob of the old training rows.
-        training, live: a path for each of the inputs.
+        training, live, label_files: a path for each of the inputs.
         source: of the live rows.
+        labels: where late labels were, and how they were joined; None where the live rows had theirs.
     """
 
     training_path: str
     training: tuple[str, ...]
     live: tuple[str, ...]
     source: Source
+    label_files: tuple[str, ...] = ()
+    labels: Labels | None = None
 
 
 class Counts(Value):

@@ -78,7 +78,7 @@ def refresh(request: RefreshRequest, *, progress: Tell | None = None) -> Refresh
     from drift_monitor.actions.training_set import Progress, Recipe  # noqa: PLC0415
 
     monitor, steps = request.monitor, Progress(progress)
-    if why := unrefreshable(monitor.source):
+    if why := unrefreshable(monitor.source, monitor.labels):
         raise RefreshError(why)
     recipe = Recipe(
         training=str(_live_training(request)),
@@ -86,6 +86,7 @@ def refresh(request: RefreshRequest, *, progress: Tell | None = None) -> Refresh
         columns=monitor.columns,
         settings=monitor.refresh.model_copy(update={"enabled": True}),  # whoever asks, the version is the same
         window=monitor.window.length,
+        labels=monitor.labels,
     )
     stretch = None
     if request.window is not None:
@@ -132,16 +133,20 @@ def rebuild(path: Path, output: Path | None = None, *, progress: Tell | None = N
     now = holders(old.places.live) if isinstance(old.places.source, SpooledSource) else {}
     live = _unchanged("live", old.places.live, old.inputs.live, now)
     together = any(path != at for path, at in now.items())
+    labels = _unchanged("label", old.places.label_files, old.inputs.labels)
     recipe = Recipe(
         training=old.places.training_path,
         source=old.places.source,
         columns=old.columns,
         settings=old.settings,
         window=timedelta(seconds=old.window),
+        labels=old.places.labels,
     )
     output = folder.absolute().parent if output is None else output
     with _workspace(output) as temporary:
-        inputs = Opened(recipe, temporary, training, live if old.inputs.live else None)
+        inputs = Opened(
+            recipe, temporary, training, live if old.inputs.live else None, labels if old.inputs.labels else None
+        )
         target = temporary / "version"
         target.mkdir()
         made = inputs.write(stretches(old.windows, old.stretch), target, Progress(progress))
@@ -207,6 +212,8 @@ def _manifest(
             training=tuple(map(_printable, training)),
             live=tuple(map(_printable, made.live_files)),
             source=recipe.source,
+            label_files=tuple(map(_printable, made.label_files)),
+            labels=recipe.labels,
         ),
         monitor=name,
         columns=recipe.columns,
@@ -214,7 +221,7 @@ def _manifest(
         window=recipe.window.total_seconds(),
         stretch=stretch,
         windows=windows,
-        inputs=Inputs(training=_inputs(training), live=_inputs(made.live_files)),
+        inputs=Inputs(training=_inputs(training), live=_inputs(made.live_files), labels=_inputs(made.label_files)),
         schema_={field.name: str(field.type) for field in inputs.schema},
         dropped_columns=tuple(made.dropped_columns),
         training=_counts(made.training),

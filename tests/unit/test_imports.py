@@ -56,6 +56,7 @@ LARGE = (
     "service/channels.py",
     "service/backtest.py",
     "service/backfill.py",
+    "service/performance.py",
 )
 EVIDENTLY = ("actions/evidently_page.py", "evidently_tests.py")
 

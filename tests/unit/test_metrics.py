@@ -28,7 +28,9 @@ from drift_monitor.core.types import (
     Episode,
     FailureReason,
     FeatureResult,
+    Loss,
     Outcome,
+    Performance,
     QualityResult,
     ReferenceId,
     StatResult,
@@ -139,6 +141,13 @@ def judged():
         false_alerts_per_month=0.5,
         seconds={"source": 1.5, "judge": 0.5},
         previous=Comparison(reference=None, verdict=Outcome.OK, reason="r", score=0.4, threshold=0.9),
+        performance=Performance(
+            window=Window(start=END - timedelta(days=1), end=END),
+            rows=9,
+            labelled=6,
+            scored=6,
+            losses=(Loss(metric="log_loss", value=0.6, standard_error=0.1, reference=0.5),),
+        ),
     )
     episode = Episode(
         id="e",

@@ -1,0 +1,164 @@
+"""How good the model was: the predictions of the newest stretch whose labels are complete, against these labels.
+
+It decides nothing, and whatever goes wrong with labels costs the performance and not the check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from drift_monitor import __version__
+from drift_monitor.config.models import Labels, Monitor
+from drift_monitor.core.errors import DriftMonitorError, SchemaError
+from drift_monitor.core.performance import Decision, Losses, complete_stretch
+from drift_monitor.core.types import Kind, Loss, Performance, Value, Window
+from drift_monitor.reference import Reference
+from drift_monitor.service.evaluate import CheckRequest
+from drift_monitor.sources.labelled import Labelled, open_labelled
+
+_LONGEST_NOTE = 500
+_log = logging.getLogger(__name__)
+
+
+class _Cached(Value):
+    """What was computed last; the key says of what."""
+
+    key: str
+    performance: Performance
+
+
+def performance(request: CheckRequest, reference: Reference, live: Any) -> Performance | None:
+    """The model's performance at a window; None where no labels are configured, or there is no window.
+
+    Files that are as they were are not read again.
+
+    Args:
+        request: of the check.
+        reference: of the monitor.
+        live: the source of the live rows, opened.
+    """
+    monitor, window = request.monitor, request.window
+    if monitor.labels is None or window is None:
+        return None
+    stretch = complete_stretch(window.end, monitor.window.length, monitor.labels.horizon)
+    try:
+        return _cached(request, monitor.labels, reference, live, stretch)
+    except (DriftMonitorError, MemoryError) as error:
+        note = " ".join(str(error).split()) or type(error).__name__
+        _log.warning("%s: no performance: %s", request.name, note)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it costs no verdict
+        _log.exception("%s: no performance", request.name)
+        note = f"it failed with {type(error).__name__}: {error}"
+    return Performance(window=stretch, rows=0, labelled=0, scored=0, note=note[:_LONGEST_NOTE])
+
+
+def _cached(
+    request: CheckRequest, labels: Labels, reference: Reference, live: Any, stretch: Window
+) -> Performance:
+    monitor = request.monitor
+    kind = _kind(reference.manifest.schema_.get(monitor.columns.label or ""))
+    rows = open_labelled(live, labels, monitor.columns, monitor.source.timestamp, kind)
+    path = request.state / "cache" / f"performance-{request.name}.json"
+    until = Window(start=stretch.start, end=stretch.end + labels.horizon)
+    key = _key(monitor, reference, stretch, [*live.splits(stretch), *rows.truth.splits(until)])
+    if key and (known := _read(path)) is not None and known.key == key:
+        return known.performance
+    found = _measured(monitor, labels, reference.sample(), rows, stretch)
+    if key:
+        _write(path, _Cached(key=key, performance=found))
+    return found
+
+
+def _measured(monitor: Monitor, labels: Labels, sample: pa.Table, rows: Labelled, stretch: Window) -> Performance:
+    columns, costs = monitor.columns, labels.costs
+    decision = Decision(
+        labels.threshold,
+        None if costs is None else costs.false_negative,
+        None if costs is None else costs.false_positive,
+    )
+    prediction, label = columns.prediction, columns.label or ""
+    losses, usual = Losses(decision), Losses(decision)
+    rows.look_up(stretch)
+    wanted = [label] if prediction is None else [label, prediction]
+    missing = {*wanted} - {*rows.columns(stretch, wanted).names}
+    if missing:
+        raise SchemaError(f"the live data has no column {missing.pop()!r}")
+    notes = []
+    for split in rows.splits(stretch):
+        for batch in rows.batches(split, wanted):
+            batch = batch.filter(batch.column(monitor.source.timestamp or "").is_valid())  # noqa: PLW2901
+            nothing = pa.nulls(batch.num_rows)
+            losses.add(nothing if prediction is None else batch.column(prediction), batch.column(label))
+    if prediction is None:
+        notes.append("columns.prediction is not set: only labels are counted")
+    elif {label, prediction} <= {*sample.column_names}:
+        for batch in sample.select([label, prediction]).to_batches():
+            usual.add(batch.column(1), batch.column(0))
+    if not usual.labelled:
+        notes.append(f"the reference has no labels in column {label!r} beside its predictions")
+    binary = usual.binary if usual.labelled else losses.binary
+    means, before = losses.means(binary=binary), usual.means(binary=binary)
+    return Performance(
+        window=stretch,
+        rows=losses.rows,
+        labelled=losses.labelled,
+        scored=max((mean.count for mean in means.values()), default=0),
+        losses=tuple(
+            Loss(
+                metric=name,
+                value=mean.value,
+                standard_error=mean.standard_error,
+                reference=before[name].value if name in before else None,
+            )
+            for name, mean in means.items()
+        ),
+        reference_rows=max((mean.count for mean in before.values()), default=0),
+        note="; ".join(notes),
+    )
+
+
+def _kind(dtype: str | None) -> Kind | None:
+    """How labels are read where they are text, by the type that they have in the training rows."""
+    if dtype is None:
+        return None
+    if dtype == "bool":
+        return "boolean"
+    return "numeric" if dtype.startswith(("int", "uint", "float", "double", "half", "decimal")) else "categorical"
+
+
+def _key(monitor: Monitor, reference: Reference, stretch: Window, splits: Sequence[Any]) -> str:
+    """Of everything that decides; empty where a source does not know its rows again."""
+    digest = hashlib.sha256()
+    settings = monitor.model_dump_json(include={"labels", "columns", "source"})
+    for text in (__version__, settings, reference.id.sha256, str(stretch)):
+        digest.update(f"{text}\0".encode())
+    for split in splits:
+        if (identity := getattr(split, "identity", None)) is None:
+            return ""
+        digest.update(identity)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> _Cached | None:
+    try:
+        return _Cached.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):  # not there, or of another version: it is computed anew
+        return None
+
+
+def _write(path: Path, cached: _Cached) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(cached.model_dump_json(), "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        _log.warning("%s cannot be written, so it is computed anew: %s", path, error)
