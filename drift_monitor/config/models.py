@@ -10,10 +10,10 @@ from math import gcd
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from apscheduler.triggers.cron import CronTrigger
 from pydantic import Discriminator, Field, HttpUrl, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from drift_monitor.config.clusters import Executor, SparkSource, ThreadsExecutor
 from drift_monitor.config.intake import KafkaSource, PushSource, SpooledSource
 from drift_monitor.config.receivers import Receiver, misplaced
 from drift_monitor.config.tables import DeltaSource, IcebergSource, SqlSource, TableSource
@@ -215,6 +215,7 @@ Source = Annotated[
     | Annotated[SqlSource, Tag("sql")]
     | Annotated[DeltaSource, Tag("delta")]
     | Annotated[IcebergSource, Tag("iceberg")]
+    | Annotated[SparkSource, Tag("spark")]
     | Annotated[PushSource, Tag("push")]
     | Annotated[KafkaSource, Tag("kafka")],
     Discriminator(_type_of),  # a validator before the union would make strict models refuse what JSON has
@@ -277,6 +278,8 @@ class Schedule(Model):
                 f"cron weekday {fields[4]!r}: use names such as mon-fri, "
                 "because numbers mean different days in different tools"
             )
+        from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - a cluster's workers need none
+
         try:
             CronTrigger.from_crontab(cron)
         except ValueError as error:
@@ -533,6 +536,7 @@ class Monitor(Model):
     Attributes:
         model: what the data feeds.
         source: where live rows are.
+        executor: who reads and folds them.
         schedule: when to check.
         window: what to check.
         columns: what the columns mean.
@@ -552,6 +556,7 @@ class Monitor(Model):
     model: ModelInfo = ModelInfo()
     reference: Annotated[Path, Field(description="a reference folder, or a training file to build one from")]
     source: Source
+    executor: Executor = ThreadsExecutor()
     schedule: Schedule
     window: WindowConfig = WindowConfig()
     columns: Columns = Columns()
@@ -590,6 +595,19 @@ class Monitor(Model):
                 "columns.label, the column that they become"
             )
         return self
+
+    @model_validator(mode="after")
+    def _workers_can_read(self) -> Self:
+        if isinstance(self.executor, ThreadsExecutor) or isinstance(self.source, FilesSource):
+            return self
+        if isinstance(self.source, SparkSource):
+            raise ValueError(  # noqa: TRY004 - pydantic takes no TypeError
+                "a table of Spark is folded by the Spark that `source` names: leave `executor` out"
+            )
+        raise ValueError(
+            f"the workers of `executor: {{type: {self.executor.type}}}` read files, and a source of type "
+            f"{self.source.type} is read by the process that checks: leave `executor` out"
+        )
 
     @model_validator(mode="after")
     def _kept_long_enough(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -104,15 +104,17 @@ def _is_echo(detail: ErrorDetails, document: Document) -> bool:
     return detail["type"] == "too_short" and len(items) >= detail["ctx"]["min_length"]
 
 
+_DEFAULT_TAGS: Final = {"source": "files", "executor": "threads"}
+"""Section -> its type where none is written."""
+
+
 def _untagged(location: Sequence[str | int], document: Document) -> list[str | int]:
     """A location without the tags of unions, which pydantic puts in and no file has."""
     found: list[str | int] = []
     tagged: list[str | int] | None = None  # the section whose tag was just left out
     for step in location:
         kind = document.find(found)[0].mapping.get("type")
-        tag = (
-            kind.value if kind is not None else "files" if found[-1:] == ["source"] else None
-        )  # a source's default
+        tag = kind.value if kind is not None else _DEFAULT_TAGS.get(str(found[-1])) if found else None
         if tag is not None and tag == step and found != tagged:
             tagged = list(found)
         else:

@@ -24,6 +24,10 @@ class SourceError(DriftMonitorError):
     """The live data could not be read."""
 
 
+class ExecutorError(SourceError):
+    """The cluster that was to read the live data did not."""
+
+
 class SchemaError(DriftMonitorError):
     """The live data was read but does not have the columns or types that the reference has."""
 

@@ -1,42 +1,35 @@
-"""Who maps splits to summaries and merges them. One file an executor, one line in `EXECUTORS`."""
+"""Who folds the parts of a source. One file an executor, one line in `EXECUTORS`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
-from drift_monitor.executors.threads import map_merge
+from drift_monitor.core.folding import Folded
+from drift_monitor.executors.dask import Dask
+from drift_monitor.executors.spark import Spark
+from drift_monitor.executors.threads import Threads, map_merge
 
 S = TypeVar("S")
-T = TypeVar("T")
-Progress = Callable[[int, int], None]
+
+__all__ = ["EXECUTORS", "Executor", "Threads", "map_merge"]
 
 
 class Executor(Protocol):
-    """Maps and merges; where and in which order is its own business."""
+    """Folds parts; where and in which order is its own business."""
 
-    def __call__(
-        self,
-        splits: Sequence[S],
-        fold: Callable[[S], T],
-        merge: Callable[[T, T], T],
-        *,
-        workers: int = 1,
-        progress: Progress | None = None,
-    ) -> T | None:
-        """Summarise every split and merge the summaries.
+    def each(self, splits: Sequence[S], fold: Callable[[S], Folded], *, most: int) -> Iterator[tuple[S, Folded]]:
+        """Every split with what it was folded into.
 
         Args:
-            splits: parts of a source.
-            fold: summary of a part. An error in it ends the whole and is raised.
-            merge: of two summaries, associative and commutative.
-            workers: how many splits are read at once.
-            progress: called with (splits done, splits in all), from one thread.
+            splits: parts of a source that can be pickled.
+            fold: what to do with a part; it can be pickled, too. An error in it ends the whole and is raised.
+            most: how many folded parts may be in hand at once.
 
-        Returns:
-            None when there are no splits.
+        Raises:
+            ExecutorError: the cluster fails; the message says which and what to do.
         """
 
 
-EXECUTORS: Final[Mapping[str, Executor]] = {"threads": map_merge}
-"""Name -> executor."""
+EXECUTORS: Final[Mapping[str, Callable[[Any], Executor]]] = {"threads": Threads, "spark": Spark, "dask": Dask}
+"""Executor type -> open(configuration); nothing is started before there is something to fold."""

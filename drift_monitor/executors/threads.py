@@ -7,8 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from drift_monitor.config.clusters import ThreadsExecutor
+
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+class Threads:
+    """See `Executor`. The order is that of the splits, and as many are in hand as there are workers."""
+
+    def __init__(self, config: ThreadsExecutor) -> None:
+        self._workers = config.workers
+
+    def each(self, splits: Sequence[S], fold: Callable[[S], T], *, most: int) -> Iterator[tuple[S, T]]:  # noqa: ARG002
+        """See `Executor`."""
+        return mapped(splits, fold, self._workers)
 
 
 def map_merge(
@@ -19,28 +32,43 @@ def map_merge(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> T | None:
-    """See `Executor`. At most `workers` summaries and the merged one are in memory at a time."""
+    """Summarise every split and merge the summaries; at most `workers` of them and the merged one are in memory.
+
+    Args:
+        splits: parts of a source.
+        fold: summary of a part. An error in it ends the whole and is raised.
+        merge: of two summaries, associative and commutative.
+        workers: how many splits are read at once.
+        progress: called with (splits done, splits in all), from one thread.
+
+    Returns:
+        None when there are no splits.
+    """
     whole: T | None = None
-    for done, part in enumerate(_parts(splits, fold, workers), 1):
+    for done, (_, part) in enumerate(mapped(splits, fold, workers), 1):
         whole = part if whole is None else merge(whole, part)
         if progress is not None:
             progress(done, len(splits))
     return whole
 
 
-def _parts(splits: Sequence[S], fold: Callable[[S], T], workers: int) -> Iterator[T]:
+def mapped(splits: Sequence[S], fold: Callable[[S], T], workers: int) -> Iterator[tuple[S, T]]:
+    """Every split with its summary, in their order."""
     if workers == 1 or len(splits) < 2:
-        yield from map(fold, splits)
+        for split in splits:
+            yield split, fold(split)
         return
     with ThreadPoolExecutor(workers) as pool:
-        running: deque[Future[T]] = deque()
+        running: deque[tuple[S, Future[T]]] = deque()
         try:
             for split in splits:
                 if len(running) == workers:
-                    yield running.popleft().result()
-                running.append(pool.submit(fold, split))
+                    first, future = running.popleft()
+                    yield first, future.result()
+                running.append((split, pool.submit(fold, split)))
             while running:
-                yield running.popleft().result()
+                first, future = running.popleft()
+                yield first, future.result()
         finally:
-            for future in running:
+            for _, future in running:
                 future.cancel()

@@ -29,12 +29,11 @@ from drift_monitor.core.scores import fine_counts
 from drift_monitor.core.sliding import Sliding
 from drift_monitor.core.tally import Backtest, Tally, day_of
 from drift_monitor.core.types import CheckResult, FailureReason, Outcome, Window
-from drift_monitor.executors import EXECUTORS
+from drift_monitor.executors import map_merge
 from drift_monitor.service.calibrations import known_of, without_times
 from drift_monitor.service.channels import last_day, live_channels
 from drift_monitor.service.evaluate import (
     _DENSE,
-    WORKERS,
     CheckRequest,
     _cuts,
     _fraction,
@@ -276,7 +275,7 @@ class Replay(_Run):
             return _Part(profiles, 0)
 
         splits = self._source.splits(self._request.window)
-        whole = EXECUTORS["threads"](splits, fold, _Part.merge, workers=WORKERS, progress=self._on("reading"))
+        whole = map_merge(splits, fold, _Part.merge, progress=self._on("reading"))
         return ({} if whole is None else whole.profiles), lost
 
     # -- judging --------------------------------------------------------------------------------------

@@ -11,19 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pyarrow as pa
 
-from drift_monitor.core.arrow import as_numpy
-from drift_monitor.core.packed import Layout, Packed, pack, packed_bytes
+from drift_monitor.core.folding import Folded
+from drift_monitor.core.packed import Layout, Packed, packed_bytes
 
 if TYPE_CHECKING:
-    from drift_monitor.core.profile import Profile
     from drift_monitor.service.bucket_store import BucketStore
     from drift_monitor.sources import Unit
 
@@ -32,13 +30,6 @@ MEMORY: Final = 1 << 28
 LAYOUTS: Final = 3
 """Layouts that are kept: that of now, and those before, for a reference on trial."""
 _SPARE: Final = timedelta(days=2) // timedelta(microseconds=1)
-
-Lost = tuple[int | None, int | None, int]
-"""First and last bucket of a batch (None: it has no row with a time), and its rows without a usable time."""
-
-
-class TooManyBuckets(Exception):  # noqa: N818 - it is caught by who reads, and no error
-    """A unit's rows are spread over more buckets than there is memory for."""
 
 
 class Buckets:
@@ -73,33 +64,12 @@ class Buckets:
         }
         return [unit for unit in units if unit.identity not in known]
 
-    def keep(self, unit: Unit, profiles: Mapping[int, Profile], invalid: Sequence[Lost]) -> None:
-        """Store what a unit was folded into, all of it or nothing.
-
-        Args:
-            unit: that was read.
-            profiles: by start of bucket, in microseconds since 1970.
-            invalid: where rows without a usable time were.
-        """
-        parts = [(start, pack(p, self._layout).to_bytes()) for start, p in profiles.items()]
-        span = (min(profiles), max(profiles)) if profiles else (None, None)
-        self._put(unit, span, invalid, parts, scattered=False)
-
-    def give_up(self, unit: Unit) -> None:
-        """Note that a unit has to be read anew for each window."""
-        self._put(unit, (None, None), [], [], scattered=True)
-
-    def _put(
-        self,
-        unit: Unit,
-        span: tuple[int | None, int | None],
-        invalid: Sequence[Lost],
-        parts: Iterable[tuple[int, bytes]],
-        *,
-        scattered: bool,
-    ) -> None:
+    def keep(self, unit: Unit, folded: Folded) -> None:
+        """Store what a unit was folded into, all or nothing; a scattered one is read anew for each window."""
+        starts = [start for start, _ in folded.parts]
+        span = (min(starts), max(starts)) if starts else (None, None)
         with self._store.transaction() as db:
-            row = (self._key, unit.identity, *span, json.dumps(invalid), scattered)
+            row = (self._key, unit.identity, *span, json.dumps(folded.lost), folded.scattered)
             db.execute(
                 "DELETE FROM units WHERE layout = ? AND identity = ? AND since IS NOT NULL",
                 (self._key, unit.identity),
@@ -111,7 +81,7 @@ class Buckets:
             )
             if new.rowcount:  # else another process was quicker, and stored the same
                 rowid = new.lastrowid
-                db.executemany("INSERT INTO parts VALUES (?, ?, ?)", [(rowid, *part) for part in parts])
+                db.executemany("INSERT INTO parts VALUES (?, ?, ?)", [(rowid, *part) for part in folded.parts])
 
     def window(self, units: Sequence[Any], cuts: Sequence[int], end: int) -> tuple[dict[int, Packed], int] | None:
         """The profiles of the stretches of a window.
@@ -239,37 +209,6 @@ class _Tree:
         start, _, unit = held
         row = self._db.execute("SELECT profile FROM parts WHERE start = ? AND unit = ?", (start, unit)).fetchone()
         return Packed.from_bytes(row[0], self._layout)
-
-
-def fold_unit(
-    fold: Callable[[Iterator[pa.RecordBatch]], Mapping[int, Profile]],
-    batches: Iterable[pa.RecordBatch],
-    timestamp: str,
-    width: timedelta,
-    limit: int,
-) -> tuple[Mapping[int, Profile], list[Lost]]:
-    """Fold the rows that have a time, and tell where the others are.
-
-    Raises:
-        TooManyBuckets: there are more than `limit`.
-    """
-    micros, seen, lost = width // timedelta(microseconds=1), set[int](), list[Lost]()
-
-    def timed() -> Iterator[pa.RecordBatch]:
-        for whole in batches:
-            times = whole.column(timestamp)
-            batch = whole if not times.null_count else whole.filter(times.is_valid())
-            buckets = np.unique(as_numpy(batch.column(timestamp)) // micros) * micros
-            if times.null_count:
-                span = (int(buckets[0]), int(buckets[-1])) if len(buckets) else (None, None)
-                lost.append((*span, times.null_count))
-            seen.update(buckets.tolist())
-            if len(seen) > limit:
-                raise TooManyBuckets
-            if batch.num_rows:
-                yield batch
-
-    return fold(timed()), lost
 
 
 def _nodes(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -145,16 +146,18 @@ class LastDay:
         self._schema = sample_schema(schema, names)
         self._span = tuple((t - _EPOCH) // _MICROSECOND for t in (self.window.start, self.window.end))
         self._sampler: Sampler | None = None
+        self._lock = threading.Lock()
         self.complete = False
 
     def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The same batches, looked at as they come by. `complete` is for the reader to say."""
         for batch in batches:
-            if self._sampler is not None:
-                try:
-                    self._sampler.add(self._inside(batch))
-                except MemoryError:
-                    self._sampler = None
+            with self._lock:  # the parts of a window may be read in threads
+                if self._sampler is not None:
+                    try:
+                        self._sampler.add(self._inside(batch))
+                    except MemoryError:
+                        self._sampler = None
             yield batch
 
     def begin(self) -> None:

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from pydantic import ValidationError
 
+from drift_monitor.config.clusters import place_of
 from drift_monitor.config.models import Workers
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import CheckResult, FailureReason
@@ -121,7 +122,7 @@ class Child:
                 request.model_dump_json().encode() + b"\n",
                 workers.deadline,
                 f"the check took longer than workers.deadline ({format_duration(workers.deadline)}) and was "
-                "stopped: raise it, or let a window hold less data",
+                f"stopped: raise it, or let a window hold less data{_cores(request)}",
             )
             return _parsed(line)
         except BaseException:
@@ -226,6 +227,12 @@ class Child:
                 stream.close()
         os.close(self._results)
         self._results = -1
+
+
+def _cores(request: CheckRequest) -> str:
+    """A cluster without free cores lets a check wait for ever."""
+    place = place_of(request.monitor.executor)
+    return "" if place is None else f"; see that {place} has free cores"
 
 
 def _parsed(line: bytes) -> CheckResult:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -14,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
+from drift_monitor.config.clusters import ThreadsExecutor
 from drift_monitor.config.models import Monitor, sample_of
 from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import (
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from drift_monitor.core.alarm import RunScore
     from drift_monitor.core.check import Baseline
+    from drift_monitor.core.folding import Folded, Folding
     from drift_monitor.core.products import PairSpec
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.reference import Reference
@@ -43,10 +46,9 @@ if TYPE_CHECKING:
     from drift_monitor.service.kept import Kept
     from drift_monitor.sources import Source
 
-WORKERS: Final = 1
-"""Splits read at once. Two threads take half the wall time but more CPU and memory; other monitors wait anyway."""
 UNREADABLE: Final = 0.05
 """Share of rows without a readable event time above which a window is not judged: they may be anything."""
+_IN_HAND: Final = 1 << 29  # bytes of packed profiles that may come back from a cluster at once, about
 _DENSE: Final = 2500  # profiles of 32 kB in memory at once: 80 MB
 _LONGEST_REASON: Final = 2000
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -191,7 +193,8 @@ class _Run:
         specs = watched_specs(monitor, reference)
         clock.append(perf_counter())
         source = SOURCES[monitor.source.type](monitor.source, self._kinds(specs))
-        with Kept.open(request, source) as kept:
+        held: AbstractContextManager[Any] = source.held() if hasattr(source, "held") else nullcontext()
+        with held, Kept.open(request, source) as kept:
             schema = self._schema(source, specs)
             readable = [s for s in specs if _readable(s, schema)]
             alarms = known_of(request.name, monitor, reference, request.state, specs)
@@ -279,35 +282,61 @@ class _Run:
     ) -> _Part:
         import numpy as np  # noqa: PLC0415
 
-        from drift_monitor.core.fold import profile_buckets  # noqa: PLC0415
-        from drift_monitor.executors import EXECUTORS  # noqa: PLC0415
+        from drift_monitor.core.folding import Folding, Lost, lost_rows  # noqa: PLC0415
+        from drift_monitor.core.packed import Layout  # noqa: PLC0415
+        from drift_monitor.executors import map_merge  # noqa: PLC0415
 
-        monitor = self._monitor
+        monitor, window = self._monitor, self._request.window
+        if not isinstance(monitor.executor, ThreadsExecutor):
+            day = None  # its rows do not come by here
         timestamp = monitor.source.timestamp
         columns = [spec.name for spec in specs]
         columns += [name for name in (monitor.columns.id, timestamp) if name is not None and name not in columns]
-        starts = np.array(cuts, np.int64)
         pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
 
-        if (found := kept.read(specs, pairs, columns, cuts, day, progress)) is not None:
+        def each(parts: Sequence[Any], folding: Folding) -> Iterator[tuple[Any, Folded]]:
+            return self._each(source, parts, folding, day)
+
+        if (found := kept.read(specs, pairs, columns, cuts, day, progress, each)) is not None:
             return _Part(*found)
+        layout = Layout(tuple(specs), pairs)
+        folding = Folding(layout, tuple(columns), timestamp, monitor.columns.id, np.array(cuts, np.int64))
 
         if day is not None:
             day.begin()
 
         def fold(split: Any) -> _Part:
+            lost: list[Lost] = []
             rows = source.batches(split, columns)
-            batches = _Placed(rows if day is None else day.watch(rows), timestamp)
-            profiles = profile_buckets(
-                specs, batches, timestamp=timestamp, starts=starts, id_column=monitor.columns.id, pairs=pairs
-            )
-            return _Part(profiles, batches.invalid)
+            profiles = folding.profiles(rows if day is None else day.watch(rows), lost)
+            return _Part(profiles, lost_rows(lost))
 
-        splits = source.splits(self._request.window)
-        whole = EXECUTORS["threads"](splits, fold, _Part.merge, workers=WORKERS, progress=progress)
+        if hasattr(source, "fold"):
+            folded = source.fold(window, folding)
+            return _Part(folding.unpacked(folded), lost_rows(folded.lost))
+        splits = source.splits(window)
+        if not isinstance(monitor.executor, ThreadsExecutor):
+            parts = (part for _, part in each(splits, folding))
+            folded = folding.merged(_counted(parts, len(splits), progress))
+            return _Part(folding.unpacked(folded), lost_rows(folded.lost))
+        whole = map_merge(splits, fold, _Part.merge, workers=monitor.executor.workers, progress=progress)
         if day is not None:
-            day.complete = self._request.window is None or self._request.window.start <= day.window.start
+            day.complete = window is None or window.start <= day.window.start
         return whole or _Part({}, 0)
+
+    def _each(
+        self, source: Source[Any], parts: Sequence[Any], folding: Folding, day: LastDay | None
+    ) -> Iterator[tuple[Any, Folded]]:
+        """Parts of the source with what they were folded into, by the monitor's executor."""
+        from drift_monitor.core.packed import packed_bytes  # noqa: PLC0415
+        from drift_monitor.executors import EXECUTORS  # noqa: PLC0415
+        from drift_monitor.sources.reading import Reading  # noqa: PLC0415
+
+        monitor = self._monitor
+        executor = EXECUTORS[monitor.executor.type](monitor.executor)
+        watch = None if day is None else day.watch
+        reading = Reading(monitor.source, self._kinds(folding.layout.specs), folding, source, watch)
+        return executor.each(parts, reading, most=max(8, _IN_HAND // packed_bytes(folding.layout)))
 
     def _refuse_unreadable(self, part: _Part) -> None:
         from drift_monitor.sources.event_time import FIRST_YEAR, LAST_YEAR  # noqa: PLC0415
@@ -444,22 +473,13 @@ def _score(
     return with_channels(scored, calibration, values)
 
 
-class _Placed:
-    """Batches without the rows that have no event time, which are counted."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], timestamp: str | None) -> None:
-        self._batches = batches
-        self._timestamp = timestamp
-        self.invalid = 0
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._batches:
-            if self._timestamp is None or not batch.column(self._timestamp).null_count:
-                yield batch
-                continue
-            times = batch.column(self._timestamp)
-            self.invalid += times.null_count
-            yield batch.filter(times.is_valid())
+def _counted(
+    parts: Iterator[Folded], in_all: int, progress: Callable[[int, int], None] | None
+) -> Iterator[Folded]:
+    for done, part in enumerate(parts, 1):
+        yield part
+        if progress is not None:
+            progress(done, in_all)
 
 
 def _readable(spec: Spec, schema: pa.Schema) -> bool:

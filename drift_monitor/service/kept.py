@@ -7,19 +7,18 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from drift_monitor import __version__
-from drift_monitor.core.errors import SchemaError, SourceError, StoreError
-from drift_monitor.core.fold import profile_buckets
+from drift_monitor.core.errors import ExecutorError, SchemaError, SourceError, StoreError
+from drift_monitor.core.folding import Folded, Folding
 from drift_monitor.core.packed import Layout, unpack
 from drift_monitor.service.bucket_store import BucketStore, discard, is_damaged, path_of
-from drift_monitor.service.buckets import Buckets, TooManyBuckets, fold_unit
+from drift_monitor.service.buckets import Buckets
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from drift_monitor.core.products import PairSpec
     from drift_monitor.core.profile import Profile, Spec
     from drift_monitor.service.channels import LastDay
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _log = logging.getLogger(__name__)
+
+Each = Callable[[Sequence[Any], Folding], Iterator[tuple[Any, Folded]]]
+"""(parts of a source, how to fold them) -> every part with what it was folded into, in any order."""
 
 
 class Kept:
@@ -72,6 +74,7 @@ class Kept:
         cuts: Sequence[int],
         day: LastDay | None,
         progress: Callable[[int, int], None] | None,
+        each: Each,
     ) -> tuple[Mapping[int, Profile], int] | None:
         """The profiles of the stretches of the window, after what is new was read.
 
@@ -82,6 +85,7 @@ class Kept:
             cuts: where the stretches begin, in microseconds since 1970.
             day: looks at rows as they are read.
             progress: called with (parts read, parts that are new).
+            each: folds parts of the source that are new.
 
         Returns:
             Profiles by start of stretch and the number of rows without a usable time; None where the window has to
@@ -94,10 +98,13 @@ class Kept:
         if any(t % width for t in (*cuts, end)):
             return None
         try:
-            return self._read(self._store, Layout(tuple(specs), pairs), columns, (cuts, end), day, progress)
+            layout = Layout(tuple(specs), pairs)
+            return self._read(self._store, layout, columns, (cuts, end), day, progress, each)
         except (StoreError, sqlite3.Error) as error:
             self._close()
             _give_up(self._request, error)
+        except ExecutorError:
+            raise
         except (SourceError, SchemaError) as error:  # of rows that the window may not need
             _log.info("%s: every row of the window is read: %s", self._request.name, error)
         return None
@@ -110,38 +117,32 @@ class Kept:
         stretch: tuple[Sequence[int], int],
         day: LastDay | None,
         progress: Callable[[int, int], None] | None,
+        each: Each,
     ) -> tuple[Mapping[int, Profile], int] | None:
         monitor, source, (cuts, end) = self._request.monitor, self._source, stretch
-        timestamp, width = monitor.source.timestamp or "", monitor.window.bucket
-
-        def fold(batches: Iterator[pa.RecordBatch]) -> Mapping[int, Profile]:
-            return profile_buckets(
-                layout.specs,
-                batches,
-                timestamp=timestamp,
-                bucket=width,
-                id_column=monitor.columns.id,
-                pairs=layout.pairs,
-            )
-
+        width = monitor.window.bucket
         buckets = Buckets(store, layout, self._reading(), width)
+        folding = Folding(
+            layout,
+            tuple(columns),
+            monitor.source.timestamp,
+            monitor.columns.id,
+            width=width,
+            limit=buckets.limit,
+        )
         units = source.units(self._request.window, columns, width)
         unread = buckets.unread(units, cuts[0])
         if day is not None:
             day.begin()
-        done = 0
-        for split, shared in _reads(source, unread, buckets.limit):
-            try:
-                rows = source.batches(split, columns)
-                rows = rows if day is None else day.watch(rows)
-                profiles, lost = fold_unit(fold, rows, timestamp, width, buckets.limit)
-            except TooManyBuckets:
-                buckets.give_up(split)
+        done, reads = 0, dict(_reads(source, unread, buckets.limit))
+        for split, folded in each(list(reads), folding):
+            if folded.scattered:
+                buckets.keep(split, folded)
             else:
-                for start, unit in shared.items():
-                    own = {t: p for t, p in profiles.items() if start is None or t == start}
-                    buckets.keep(unit, own, lost)
-            done += len(shared)
+                for start, unit in reads[split].items():
+                    own = tuple(part for part in folded.parts if start is None or part[0] == start)
+                    buckets.keep(unit, replace(folded, parts=own))
+            done += len(reads[split])
             if progress is not None:
                 progress(done, len(unread))
         if day is not None:

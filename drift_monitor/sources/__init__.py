@@ -13,6 +13,7 @@ from drift_monitor.sources.delta import open_delta
 from drift_monitor.sources.files import open_files
 from drift_monitor.sources.iceberg import open_iceberg
 from drift_monitor.sources.parquet_files import Footer
+from drift_monitor.sources.spark import open_spark
 from drift_monitor.sources.spool import open_spool
 from drift_monitor.sources.sql import open_sql
 
@@ -89,6 +90,7 @@ SOURCES: Final[Mapping[str, Callable[[Any, Mapping[str, Kind]], Source[Any]]]] =
     "sql": open_sql,
     "delta": open_delta,
     "iceberg": open_iceberg,
+    "spark": open_spark,
     "push": open_spool,
     "kafka": open_spool,
 }

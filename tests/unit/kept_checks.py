@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from drift_monitor.config.models import Monitor
+from drift_monitor.core.folding import Folded, Folding
 from drift_monitor.core.types import CheckResult, Window
-from drift_monitor.service import kept
 from drift_monitor.service.evaluate import CheckRequest, evaluate
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -78,15 +78,15 @@ def both(data: Path, end: datetime, **window: Any) -> CheckResult:
 def count_rows(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the rows that are folded into buckets from now on, as `rows`."""
     counts: Counter[str] = Counter()
-    plain = kept.fold_unit
+    plain = Folding.__call__
 
-    def counting(fold: Any, batches: Any, *rest: Any) -> Any:
+    def counting(folding: Folding, batches: Any) -> Folded:
         def counted() -> Any:
             for batch in batches:
                 counts["rows"] += batch.num_rows
                 yield batch
 
-        return plain(fold, counted(), *rest)
+        return plain(folding, counted())
 
-    monkeypatch.setattr(kept, "fold_unit", counting)
+    monkeypatch.setattr(Folding, "__call__", counting)
     return counts

@@ -138,9 +138,8 @@ def test_splits_workers_and_buckets_change_nothing(
     order = np.random.default_rng(0).permutation(whole.num_rows)
     for i, part in enumerate(np.array_split(order, 7)):
         pq.write_table(whole.take(pa.array(part)), data / "live" / f"{i}.parquet", row_group_size=110)
-    monkeypatch.setattr(module, "WORKERS", workers)
     monkeypatch.setattr(module, "_DENSE", dense)
-    found = check(data)
+    found = check(data, executor={"workers": workers})
     kept = {"rows", "score", "newest_event", "duplicate_rows", "features"}
     if dense < 10**6:  # fewer windows of the reference tell what is usual
         kept -= {"features"}

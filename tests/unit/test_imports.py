@@ -42,6 +42,7 @@ DAEMON = (
 LARGE = (
     "core/",
     "sources/",
+    "clusters/",
     "executors/",
     "intake/",
     "actions/",

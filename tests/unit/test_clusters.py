@@ -1,0 +1,157 @@
+"""What a configuration may say of executors, and what goes to workers and comes back; no cluster is needed."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drift_monitor.clusters.package import zipped
+from drift_monitor.clusters.work import Work, answer, heard
+from drift_monitor.config.clusters import SparkSource, place_of
+from drift_monitor.config.file import examine, parse
+from drift_monitor.config.models import Monitor
+from drift_monitor.core.errors import DamagedError, ExecutorError, SchemaError, SourceError
+from drift_monitor.core.folding import Folded
+
+FILE = Path("/etc/drift/c.yaml")
+HEAD = "monitors:\n  m:\n    reference: r\n    schedule: {every: 1h}\n"
+PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+
+
+def monitor(source: str, executor: str = "{}") -> Monitor:
+    return parse(f"{HEAD}    source: {source}\n    executor: {executor}\n", FILE).monitors["m"]
+
+
+FILES = "{path: live, timestamp: t}"
+
+
+def test_threads_are_the_default() -> None:
+    assert monitor(FILES).executor.type == "threads"
+    assert monitor(FILES, "{workers: 4}").model_dump()["executor"] == {"type": "threads", "workers": 4}
+    assert place_of(monitor(FILES).executor) is None
+
+
+@pytest.mark.parametrize(
+    ("executor", "place"),
+    [
+        ("{type: spark, master: 'local[2]'}", "Spark at local[2]"),
+        (
+            "{type: spark, master: 'spark://a:7077,b:7077', python: /opt/bin/python3.11}",
+            "Spark at spark://a:7077,b:7077",
+        ),
+        ("{type: spark, master: yarn, options: {spark.executor.memory: 4g}}", "Spark at yarn"),
+        ("{type: spark, master: 'sc://connect:15002'}", "Spark at sc://connect:15002"),
+        ("{type: dask, address: 'tls://scheduler:8786'}", "Dask at tls://scheduler:8786"),
+    ],
+)
+def test_clusters_are_named(executor: str, place: str) -> None:
+    assert place_of(monitor(FILES, executor).executor) == place
+
+
+@pytest.mark.parametrize(
+    ("source", "executor", "message"),
+    [
+        (FILES, "{type: dask}", r"c\.yaml:6:5: monitors\.m\.executor: give the `address` of your cluster"),
+        (FILES, "{type: dask, address: scheduler}", "must match the pattern"),
+        (FILES, "{type: ray}", r"executor\.type: must be one of threads, spark, dask \(got 'ray'\)"),
+        (FILES, "{type: spark}", r"executor\.master: is required but missing"),
+        (FILES, "{type: spark, master: localhost}", "must match the pattern"),
+        (FILES, "{worker: 2}", r"executor\.worker: unknown key, did you mean `workers`"),
+        (FILES, "{workers: 0}", r"executor\.workers: must be at least 1"),
+        (
+            FILES,
+            "{type: spark, master: yarn, options: {spark.ssl.keyPassword: hunter2}}",
+            "is a secret, which must not stand in the file",
+        ),
+        (
+            "{type: spark, master: yarn, table: t}",
+            "{type: spark, master: yarn}",
+            "a table of Spark is folded by the Spark that `source` names: leave `executor` out",
+        ),
+        (
+            "{type: delta, path: t}",
+            "{type: dask, address: 'tcp://h:1'}",
+            "a source of type delta is read by the process that checks: leave `executor` out",
+        ),
+        ("{type: spark, master: yarn}", "{}", "give exactly one of `table` and `query`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_with_its_place(source: str, executor: str, message: str) -> None:
+    text = f"{HEAD}    source: {source}\n    executor: {executor}\n"
+    config, _, found = examine(text, FILE)
+    assert config is None
+    said = "\n".join(map(str, found))
+    assert re.search(message, said), said
+    assert "hunter2" not in said
+
+
+def test_every_configuration_of_the_page_can_be_read() -> None:
+    assert len(BLOCKS) >= 3
+    found = [monitor for text in BLOCKS for monitor in parse(text, FILE).monitors.values()]
+    assert {"spark", "dask"} <= {monitor.executor.type for monitor in found}
+    assert any(isinstance(monitor.source, SparkSource) for monitor in found)
+
+
+LOST = st.tuples(st.none() | st.integers(), st.none() | st.integers(), st.integers(0))
+
+
+@given(st.lists(st.tuples(st.integers(), st.binary(max_size=20))), st.lists(LOST), st.booleans(), st.integers(0))
+def test_folded_parts_come_back_whole_or_not_at_all(
+    parts: list[tuple[int, bytes]], lost: list[tuple[int | None, int | None, int]], scattered: bool, cut: int
+) -> None:
+    whole = Folded(tuple(parts), tuple(lost), scattered)
+    blob = whole.to_bytes()
+    assert Folded.from_bytes(blob) == whole
+    with pytest.raises(DamagedError):
+        Folded.from_bytes(blob[: cut % len(blob)])
+    with pytest.raises(DamagedError):
+        Folded.from_bytes(blob + b"x")
+
+
+def test_folded_parts_of_another_format_are_refused() -> None:
+    blob = Folded(()).to_bytes().replace(b'"format": 1', b'"format": 2')
+    with pytest.raises(DamagedError, match="it has format 2, and this version reads 1"):
+        Folded.from_bytes(blob)
+
+
+def failing(error: Exception) -> Folded:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (SourceError("a.parquet is not there"), SourceError),
+        (SchemaError("no column"), SchemaError),
+        (MemoryError("a.parquet is not there"), ExecutorError),
+    ],
+)
+def test_errors_of_workers_are_told_in_words(error: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=re.escape(str(error))) as caught:
+        heard(answer(partial(failing, error)))
+    assert type(caught.value) is kind
+    assert heard(answer(lambda: Folded(((1, b"x"),)))) == Folded(((1, b"x"),))
+
+
+def test_another_version_does_no_work() -> None:
+    work = Work.of([1])
+    assert work.open() == [1]
+    with pytest.raises(ExecutorError, match=r"was sent work of 0\.0\.9: restart the workers, or install 0\.0\.9"):
+        replace(work, version="0.0.9").open()
+
+
+def test_the_package_is_one_file_named_by_what_is_in_it() -> None:
+    with zipped() as one, zipped() as two:
+        assert one.name == two.name
+        assert one.read_bytes() == two.read_bytes()
+        names = zipfile.ZipFile(one).namelist()
+    assert "drift_monitor/core/folding.py" in names
+    assert not one.exists()
