@@ -161,18 +161,21 @@ class FilesSource(Model):
 
     Attributes:
         type: `files`.
-        format: told by the file names' endings when `auto`.
+        format: told by the file names' endings when `auto`; `sagemaker`: what an endpoint captures, as JSON lines.
+        inputs, outputs: of captures, names of the values that come without, as CSV does.
     """
 
     type: Literal["files"] = "files"
     path: Annotated[
         str, Field(min_length=1, description="a file, folder or glob; * ? [] and ** work; also `s3://bucket/...`")
     ]
-    format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
+    format: Literal["auto", "parquet", "csv", "jsonl", "sagemaker"] = "auto"
     timestamp: Annotated[
         str | None, Field(description="event-time column; without one the whole source is a window")
     ] = None
     timezone: Annotated[TimeZone, Field(description="of timestamps that carry none")] = "UTC"
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     hive: Annotated[bool, Field(description="read key=value folder names as columns")] = False
     endpoint: Annotated[
         str | None,
@@ -185,6 +188,15 @@ class FilesSource(Model):
             gt=0, lt=100, description="percent of the Parquet row groups of each hour that are read; all if absent"
         ),
     ] = None
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        named = [*self.inputs, *self.outputs]
+        if named and self.format != "sagemaker":
+            raise ValueError("`inputs` and `outputs` go with `format: sagemaker`: other files name their columns")
+        if repeated := next((name for name in named if named.count(name) > 1), None):
+            raise ValueError(f"{repeated!r} is named twice in `inputs` and `outputs`")
+        return self
 
     @model_validator(mode="after")
     def _known_store(self) -> Self:

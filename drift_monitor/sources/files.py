@@ -21,7 +21,7 @@ from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.columns import Flat, is_text
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
-from drift_monitor.sources import parquet_files, text_files
+from drift_monitor.sources import captures, parquet_files, text_files
 from drift_monitor.sources.event_time import UTC_TYPE, to_utc
 from drift_monitor.sources.object_store import SCHEME, ObjectStore
 from drift_monitor.sources.places import DISK, ENDINGS, Format, Place, Status, ending
@@ -107,6 +107,7 @@ class Files:
         if config.timestamp is not None:
             self._kinds[config.timestamp] = "datetime"
         self._place = _place(config)
+        self._naming = captures.Naming.of(config)
         self._flats: dict[str, Flat] = {}
         self.known: Mapping[bytes, parquet_files.Footer] = {}
         self.footers: dict[bytes, parquet_files.Footer] = {}
@@ -249,15 +250,16 @@ class Files:
                 split.path, split.row_groups, flat.dotted(own), text, place=self._place
             )
         else:
-            size = text_files.whole_rows(split.path, split.form, split.size, place=self._place)
-            batches = text_files.read_rows(
-                split.path,
-                split.form,
-                flat.stored(own),
-                size=size,
-                timezone=self._config.timezone,
-                place=self._place,
-            )
+            size = _whole_rows(split, self._place)
+            stored, zone = flat.stored(own), self._config.timezone
+            if split.form == "sagemaker":
+                batches = captures.read_rows(
+                    split.path, self._naming, stored, size=size, timezone=zone, place=self._place
+                )
+            else:
+                batches = text_files.read_rows(
+                    split.path, split.form, stored, size=size, timezone=zone, place=self._place
+                )
         for batch in batches:
             yield _with_partition(flat.pick(batch, own), names, partition)
         if split.form != "parquet" and size < split.size:
@@ -334,8 +336,11 @@ class Files:
     def _read_flat(self, file: FileSplit) -> Flat:
         if file.form == "parquet":
             schema = self._footer(file.path).schema
+        elif file.form == "sagemaker":
+            size = _whole_rows(file, self._place)
+            schema = captures.read_header(file.path, self._naming, self._kinds, size=size, place=self._place)
         else:
-            size = text_files.whole_rows(file.path, file.form, file.size, place=self._place)
+            size = _whole_rows(file, self._place)
             schema = text_files.read_header(file.path, file.form, self._kinds, size=size, place=self._place)
         _refuse_repeated(schema.names, file.path)
         for name, value in file.partition:
@@ -357,6 +362,10 @@ class Files:
         partition = _partition(path) if self._config.hive else ()
         salt = b"" if status.settled else token_bytes(16)
         return FileSplit(path, form, status.size, status.changed, status.inode, partition=partition, salt=salt)
+
+
+def _whole_rows(file: FileSplit, place: Place) -> int:
+    return text_files.whole_rows(file.path, "csv" if file.form == "csv" else "jsonl", file.size, place=place)
 
 
 def _refuse_repeated(names: Sequence[str], path: str) -> None:

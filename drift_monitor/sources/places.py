@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from drift_monitor.core.errors import SourceError
 
-Format = Literal["parquet", "csv", "jsonl"]
+Format = Literal["parquet", "csv", "jsonl", "sagemaker"]
 ENDINGS: Final[Mapping[str, Format]] = {
     ".parquet": "parquet",
     ".pq": "parquet",

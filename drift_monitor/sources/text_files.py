@@ -69,7 +69,7 @@ def read_header(
     for name in names:
         if names.count(name) > 1:
             raise SchemaError(f"{path!r} has {names.count(name)} columns named {name!r}: give each its own name")
-    return pa.schema([(f.name, _type_below(form, f.type, f.name, kinds)) for f in raw])
+    return pa.schema([(f.name, type_below(form, f.type, f.name, kinds)) for f in raw])
 
 
 def read_rows(
@@ -96,7 +96,7 @@ def read_rows(
         SourceError: a row cannot be read; the message names file and row.
         SchemaError: a value does not fit its column's type; the message names file, row, column and value.
     """
-    raw = pa.schema([(f.name, _raw(f.type)) for f in schema])
+    raw = pa.schema([(f.name, raw_type(f.type)) for f in schema])
     rows = _opened(path, None if is_compressed(path) else size, place)
     with io.BufferedReader(rows, BLOCK) as stream:
         if form == "jsonl" and not stream.peek(1):
@@ -108,7 +108,7 @@ def read_rows(
             else:
                 batches = _json(stream, raw)
             for batch in batches:
-                columns = [_finish(form, batch.column(f.name), f, timezone) for f in schema]
+                columns = [finish(form, batch.column(f.name), f, timezone) for f in schema]
                 yield pa.RecordBatch.from_arrays(columns, names=schema.names)
         except MemoryError:
             raise
@@ -239,20 +239,20 @@ def _json(stream: IO[bytes], schema: pa.Schema | None) -> pajson.JSONStreamingRe
     )
 
 
-def _type_below(form: TextFormat, first: pa.DataType, name: str, kinds: Mapping[str, Kind]) -> pa.DataType:
+def type_below(form: TextFormat, first: pa.DataType, name: str, kinds: Mapping[str, Kind]) -> pa.DataType:
     """How to read a column, or what lies in it: fields of objects, numbers of lists."""
     if pa.types.is_struct(first):
-        return pa.struct([(f.name, _type_below(form, f.type, f"{name}.{f.name}", kinds)) for f in first])
+        return pa.struct([(f.name, type_below(form, f.type, f"{name}.{f.name}", kinds)) for f in first])
     empty = pa.types.is_null(first) or (pa.types.is_list(first) and pa.types.is_null(first.value_type))
     if is_vector(first) or (form == "jsonl" and empty and kinds.get(f"{name}.norm") == "numeric"):
         return pa.list_(pa.float64())
     return _type(form, first, kinds.get(name))
 
 
-def _raw(dtype: pa.DataType) -> pa.DataType:
-    """What Arrow is to parse: times are read from their text."""
+def raw_type(dtype: pa.DataType) -> pa.DataType:
+    """What is to be parsed: times are read from their text."""
     if pa.types.is_struct(dtype):
-        return pa.struct([(field.name, _raw(field.type)) for field in dtype])
+        return pa.struct([(field.name, raw_type(field.type)) for field in dtype])
     return pa.string() if dtype == UTC_TYPE else dtype
 
 
@@ -278,11 +278,12 @@ def _type(form: TextFormat, first: pa.DataType, kind: Kind | None) -> pa.DataTyp
     return first if number or boolean else pa.string()
 
 
-def _finish(form: TextFormat, column: pa.Array, field: pa.Field, timezone: str) -> pa.Array:
+def finish(form: TextFormat, column: pa.Array, field: pa.Field, timezone: str) -> pa.Array:
+    """What was parsed as `raw_type` says, as the column that it is: times in UTC, texts as dictionaries."""
     if isinstance(column.type, pa.DictionaryType):
         column = _empty_as_null(column)
     if pa.types.is_struct(field.type) and field.type.num_fields:
-        inside = [_finish(form, column.field(i), f, timezone) for i, f in enumerate(field.type)]
+        inside = [finish(form, column.field(i), f, timezone) for i, f in enumerate(field.type)]
         return pa.StructArray.from_arrays(inside, names=[f.name for f in field.type], mask=column.is_null())
     if field.type == UTC_TYPE:
         return to_utc(column, field.name, timezone)
@@ -333,19 +334,33 @@ def _bad_json_line(path: str, schema: pa.Schema | None, place: Place) -> DriftMo
             if not line.strip():
                 continue
             try:
-                row = json.loads(line, object_pairs_hook=_pairs)
+                row = json_value(line)
             except ValueError as error:
                 return SourceError(f"{path!r}, line {number} is not a JSON object: {error}")
             if not isinstance(row, dict):
                 return SourceError(f"{path!r}, line {number} is not a JSON object but {line[:80]!r}")
-            for at, field in leaves(schema or pa.schema([])):
-                where, value = _value(row, at)
-                wanted = field.type if where == at else None
-                if value is not None and (wanted is None or not _fits(value, wanted)):
-                    return SchemaError(
-                        f"{path!r}, line {number}, column {'.'.join(where)!r}: {value!r:.100} is not "
-                        f"{'an object' if wanted is None else _NAMES.get(wanted, str(wanted))}"
-                    )
+            if said := misfit(row, schema or pa.schema([])):
+                return SchemaError(f"{path!r}, line {number}, {said}")
+    return None
+
+
+def json_value(text: str | bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none, or an object has a key twice.
+    """
+    return json.loads(text, object_pairs_hook=_pairs)
+
+
+def misfit(row: dict[str, Any], schema: pa.Schema) -> str | None:
+    """The first value that does not fit its column; None where all do."""
+    for at, field in leaves(schema):
+        where, value = _value(row, at)
+        wanted = field.type if where == at else None
+        if value is not None and (wanted is None or not _fits(value, wanted)):
+            expected = "an object" if wanted is None else _NAMES.get(wanted, str(wanted))
+            return f"column {'.'.join(where)!r}: {value!r:.100} is not {expected}"
     return None
 
 
@@ -370,7 +385,7 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _fits(value: object, dtype: pa.DataType) -> bool:
     try:
         pa.array([value], dtype)
-    except (pa.ArrowException, OverflowError):
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return False
     return not (isinstance(value, bool) and not pa.types.is_boolean(dtype)) and bool(
         not isinstance(value, float) or np.isfinite(value) or pa.types.is_floating(dtype)

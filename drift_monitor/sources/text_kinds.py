@@ -17,7 +17,7 @@ from drift_monitor.sources import text_files
 from drift_monitor.sources.event_time import to_utc
 from drift_monitor.sources.text_files import TextFormat
 
-_MISSING: Final = ("", "NA", "N/A", "NULL", "null", "NaN", "nan", "#N/A", "n/a", "-nan", "-NaN")
+MISSING: Final = ("", "NA", "N/A", "NULL", "null", "NaN", "nan", "#N/A", "n/a", "-nan", "-NaN")
 _BOOLEAN: Final = ("true", "True", "TRUE", "false", "False", "FALSE")
 
 
@@ -41,12 +41,12 @@ def _csv_kinds(path: str) -> Iterator[tuple[str, Kind | None]]:
         yield name, None
     for batch in text_files.read_rows(path, "csv", texts):
         for name in names:
-            yield name, _kind(batch.column(name).dictionary)
+            yield name, kind_of_texts(batch.column(name).dictionary)
 
 
-def _kind(texts: pa.Array) -> Kind | None:
-    """What a set of texts can all be read as."""
-    texts = pc.utf8_trim_whitespace(texts.filter(pc.invert(pc.is_in(texts, pa.array(_MISSING)))))
+def kind_of_texts(texts: pa.Array) -> Kind | None:
+    """What a set of texts can all be read as; None where all of them are missing."""
+    texts = pc.utf8_trim_whitespace(texts.filter(pc.invert(pc.is_in(texts, pa.array(MISSING)))))
     if not len(texts):
         return None
     if pc.all(pc.is_in(texts, pa.array(_BOOLEAN))).as_py():

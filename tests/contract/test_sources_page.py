@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -113,10 +114,29 @@ def in_iceberg(text: str, table: pa.Table, folder: Path, request: pytest.Fixture
     return text
 
 
+def in_captures(text: str, table: pa.Table, folder: Path, request: pytest.FixtureRequest) -> str:
+    def side(data: str) -> dict[str, str]:
+        return {"observedContentType": "text/csv", "mode": "INPUT", "data": data, "encoding": "CSV"}
+
+    lines = []
+    for row in table.to_pylist():
+        sides = {
+            "endpointInput": side(f"{row['speed']},{row['carrier']}"),
+            "endpointOutput": side(str(row["late"])),
+        }
+        time = {"eventId": "e", "inferenceTime": row["at"].isoformat()}
+        lines.append(json.dumps({"captureData": sides, "eventMetadata": time, "eventVersion": "0"}))
+    place = folder / "captured" / "flights" / "AllTraffic" / "2024" / "03" / "01" / "12"
+    place.mkdir(parents=True)
+    (place / "a.jsonl").write_text("\n".join(lines) + "\n")
+    return text.replace("captured/", f"{folder}/captured/")
+
+
 Put = Callable[[str, pa.Table, Path, pytest.FixtureRequest], str]
 PLACES: dict[str, Put] = {
     "sample: 10}": in_row_groups,
     "path: s3://": in_bucket,
+    "format: sagemaker": in_captures,
     "uri: postgresql://": in_postgres,
     "uri: duckdb://": in_duckdb,
     "lateness: 6h": in_duckdb_log,
