@@ -134,20 +134,20 @@ class Kept:
         unread = buckets.unread(units, cuts[0])
         if day is not None:
             day.begin()
-        done, reads = 0, dict(_reads(source, unread, buckets.limit))
+        done, empty = 0, set[bytes]()
+        reads = dict(_reads(source, unread, buckets.limit))
         for split, folded in each(list(reads), folding):
             if folded.scattered:
                 buckets.keep(split, folded)
             else:
-                for start, unit in reads[split].items():
-                    own = tuple(part for part in folded.parts if start is None or part[0] == start)
-                    buckets.keep(unit, replace(folded, parts=own))
+                empty |= _keep(buckets, reads[split], folded)
             done += len(reads[split])
             if progress is not None:
                 progress(done, len(unread))
         if day is not None:
             last = source.units(day.window, columns, width)
             day.complete = {unit.identity for unit in last} <= {unit.identity for unit in unread}
+        units = [unit for unit in units if unit.identity not in empty]
         found = buckets.window(units, cuts, end)
         store.keep_footers(source.footers)
         buckets.forget(units, cuts[0], end)
@@ -176,6 +176,18 @@ def _reads(source: Any, units: Sequence[Unit], most: int) -> Iterator[tuple[Unit
     else:
         for unit in units:
             yield unit, {None: unit}
+
+
+def _keep(buckets: Buckets, shared: Mapping[int | None, Unit], folded: Folded) -> set[bytes]:
+    """Keep what was read at once, and return which of a database's buckets had no rows: some may come yet."""
+    empty = set()
+    for start, unit in shared.items():
+        own = tuple(part for part in folded.parts if start is None or part[0] == start)
+        if own or start is None:
+            buckets.keep(unit, replace(folded, parts=own))
+        else:
+            empty.add(unit.identity)
+    return empty
 
 
 def _give_up(request: CheckRequest, error: Exception) -> None:

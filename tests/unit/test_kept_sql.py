@@ -109,6 +109,14 @@ def test_what_comes_later_than_was_promised_is_not_seen(data: Path, insert: Inse
     assert check(data, end, incremental=False).rows == N + PER_HOUR
 
 
+def test_an_hour_without_rows_is_asked_for_again(data: Path, insert: Insert, read: Counter[str]) -> None:
+    end = LIVE + 3 * DAY
+    assert both(data, end - 12 * HOUR).rows == N // 2
+    insert(data, rows(LIVE + 2 * DAY, 24, seed=7))  # after an outage of half a day and more
+    assert both(data, end).rows == N
+    assert read["rows"] == N // 2 + N
+
+
 def test_another_promise_another_query_or_place_is_read_anew(data: Path, read: Counter[str]) -> None:
     settings = json.loads((data / "source.json").read_text())
     both(data, LIVE + DAY)
