@@ -63,7 +63,7 @@ class Labelled:
         """
         schema = self.live.columns(window, [self._id])
         check_columns(schema, [self._id], "the live data")
-        until = Window(start=window.start, end=window.end + self._horizon)
+        until = self._until(window)
         theirs = self.truth.columns(until, [self._their_id, self._their_label])
         check_columns(theirs, [self._their_id, self._their_label, self._known_at], "labels.source")
         dtype = theirs.field(self._their_label).type
@@ -77,7 +77,7 @@ class Labelled:
 
     def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:
         """See `Source`; the labels are a column like the others."""
-        theirs = self.truth.columns(None, [self._their_label])
+        theirs = self.truth.columns(window and self._until(window), [self._their_label])
         check_columns(theirs, [self._their_label], "labels.source")
         wanted = None if only is None else [name for name in only if name != self._label]
         schema = self.live.columns(window, wanted)
@@ -98,6 +98,9 @@ class Labelled:
         for batch in self.live.batches(split, wanted):
             labels = self._found.of(batch.column(self._id), batch.column(self._timestamp), horizon)
             yield batch.append_column(self._label, labels)
+
+    def _until(self, window: Window) -> Window:
+        return Window(start=window.start, end=window.end + self._horizon)
 
     def _ids(self, window: Window) -> Words:
         """The distinct ids of a stretch, as hashes that rise."""

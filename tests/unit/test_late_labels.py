@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from sklearn.metrics import log_loss, mean_absolute_error
 
 from drift_monitor.actions.refresh import LabelsRequest, RefreshRequest
@@ -196,6 +200,36 @@ def test_labels_may_be_numbers_or_texts(folder: Path) -> None:
     assert joined(folder, [(c, 0) for c in "dcba"], texts, label=pa.string()) == ["maybe", "yes", "no", "yes"]
 
 
+_EVENTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99)), max_size=30)
+
+
+@given(_EVENTS, _EVENTS)
+@hypothesis_settings(max_examples=100, deadline=None)
+def test_the_join_is_that_of_the_definition(live: list[tuple[str, int]], known: list[tuple[str, int]]) -> None:
+    known = list(dict.fromkeys(known))  # of two at one time the last counts, which a table above has
+    labels = [(i, t, n) for n, (i, t) in enumerate(known)]
+
+    def column(values: list[Any], dtype: Any) -> pa.Array:
+        return pa.array(values, dtype)
+
+    wanted = np.unique(keys_of(column([i for i, _ in live], pa.string()))[1])
+    batches = [
+        (
+            column([i for i, _, _ in b], pa.string()),
+            column([t for _, t, _ in b], pa.int64()).cast(UTC_TIME),
+            column([n for _, _, n in b], pa.int64()),
+        )
+        for b in (labels[::2], labels[1::2])
+    ]
+    found = LateLabels.gather(wanted, batches, pa.int64(), most=1000)
+    ids, times = column([i for i, _ in live], pa.string()), column([t for _, t in live], pa.int64()).cast(UTC_TIME)
+    expected = [
+        max(((t, n) for j, t, n in labels if j == i and begin <= t <= begin + 20), default=(0, None))[1]
+        for i, begin in live
+    ]
+    assert found.of(ids, times, 20).to_pylist() == expected
+
+
 def test_more_ids_or_labels_than_fit_in_memory_are_refused(folder: Path) -> None:
     source = opened(folder)
     source._most = 100
@@ -267,6 +301,25 @@ def test_labels_that_have_not_come_lower_the_coverage_and_nothing_else(folder: P
     assert (found.rows, found.labelled) == (120, 90)
     assert performance(folder, horizon="1d").labelled == 0  # they come after 30 hours
     assert performance(folder, horizon="1d").losses == ()
+
+
+def test_labels_in_text_files_and_in_a_database_are_the_same_labels(folder: Path) -> None:
+    expected = performance(folder)
+    path = folder / "labels" / "1.parquet"
+    labels = pq.read_table(path)
+    as_text = [(i, str(v).lower(), t.isoformat()) for i, v, t in zip(*labels.to_pydict().values(), strict=True)]
+    path.unlink()
+    (folder / "labels" / "1.csv").write_text(
+        "flight,is_late,known\n" + "".join(f"{','.join(row)}\n" for row in as_text)
+    )
+    assert performance(folder) == expected
+    with closing(sqlite3.connect(folder / "labels.db")) as database:
+        database.execute("CREATE TABLE labels (flight TEXT, is_late BOOLEAN, known TEXT)")
+        database.executemany("INSERT INTO labels VALUES (?, ? = 'true', ?)", as_text)
+        database.commit()
+    uri = f"sqlite://{folder / 'labels.db'}"
+    source = {"type": "sql", "uri": uri, "table": "labels", "timestamp": "known"}
+    assert performance(folder, source=source) == expected
 
 
 def test_files_that_stay_are_read_once_and_a_late_file_is_noticed(
