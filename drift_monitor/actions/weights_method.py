@@ -120,7 +120,8 @@ def _columns(request: ReweightRequest, names: tuple[str, ...], result: CheckResu
             raise ConfigError(
                 [f"{setting}: {name!r} is no feature that weights can depend on (these are {listed})"]
             )
-    columns = list(dict.fromkeys(how.columns)) or [f.name for f in result.drifted if f.name in names]
+    drifted = dict.fromkeys(f.column or f.name for f in result.drifted)  # in a segment, its column
+    columns = list(dict.fromkeys(how.columns)) or [column for column in drifted if column in names]
     if how.method == "raking" and not columns:
         raise ConfigError(
             [f"{setting}: name the columns to rake, since no feature of the window drifted by itself"]

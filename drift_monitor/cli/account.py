@@ -297,9 +297,10 @@ def size_words(feature: FeatureResult) -> str:
     size = size_of(feature)
     if size is None:
         return ""
+    rows = "the rows" if feature.segment is None else "the segment's rows"
     if feature.kind in ("numeric", "datetime"):
-        return f"at the value where both differ most, {size:.1%} of the rows have crossed to the other side"
-    return f"the share of one category changed by {size:.1%} of the rows"
+        return f"at the value where both differ most, {size:.1%} of {rows} have crossed to the other side"
+    return f"the share of one category changed by {size:.1%} of {rows}"
 
 
 def told_features(result: CheckResult) -> tuple[FeatureResult, ...]:

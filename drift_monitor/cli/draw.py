@@ -143,7 +143,7 @@ def _table(features: Sequence[FeatureResult], length: timedelta | None, *, wide:
     for feature in features:
         kind = feature.kind if feature.role == "feature" else feature.role
         table.add_row(
-            _name(feature.name),
+            _feature_name(feature),
             Text("drift", style="red") if feature.drifted else Text("-" if feature.score is None else "ok"),
             *([kind, feature.method or "-"] if wide else []),
             _number(feature.score),
@@ -161,7 +161,7 @@ def draw_histogram(feature: FeatureResult) -> RenderableType:
     Args:
         feature: with a histogram; without one only its name and effect are drawn.
     """
-    title = Text.assemble((printable(feature.name, _NAME), "bold"), f"  {printable(feature.effect or '', 200)}")
+    title = Text.assemble(_feature_name(feature, "bold"), f"  {printable(feature.effect or '', 200)}")
     if feature.histogram is None:
         return title
     return Group(title, Padding(draw_bars(feature.histogram, drifted=feature.drifted), (0, 0, 0, 2)))
@@ -194,6 +194,11 @@ def _bar(share: float, longest: float, color: str) -> RenderableType:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
+
+
+def _feature_name(feature: FeatureResult, style: str = "") -> Text:
+    """The name of a feature, of a segment with room for the segment."""
+    return Text(printable(feature.name, _NAME if feature.segment is None else 3 * _NAME), style)
 
 
 def _name(text: str) -> Text:

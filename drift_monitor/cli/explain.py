@@ -147,6 +147,7 @@ def explain_monitor(name: str, monitor: Monitor, now: datetime, state: Path) -> 
             columns=monitor.columns,
             timestamp=monitor.source.timestamp,
             bucket=monitor.window.bucket,
+            segments=monitor.segmented,
             timezone=monitor.source.timezone,
             created=now,
         )
@@ -179,10 +180,10 @@ def _explain(found: Calibrated, monitor: Monitor, now: datetime, how: str) -> Ex
             name=spec.name,
             kind=spec.kind,
             role=spec.role,
-            type=features[spec.name].type,
+            type=features[spec.column].type,
             alarm=methods(spec),
             expectations=_rates(expected, spec.name, rows),
-            warning=features[spec.name].warning,
+            warning=features[spec.column].warning if spec.segment is None else None,
         )
         for spec in specs
     )
@@ -190,7 +191,7 @@ def _explain(found: Calibrated, monitor: Monitor, now: datetime, how: str) -> Ex
         name=found.monitor,
         reference=f"reference {manifest.version} of {manifest.rows:,} rows{how}",
         features=watched,
-        not_watched=_not_watched(monitor, reference, {spec.name for spec in specs}),
+        not_watched=_not_watched(monitor, reference, {spec.column for spec in specs}),
         whole_window=tuple(_whole_window(expected, monitor, watch.lengths, rows)),
         windows=tuple(
             {"due": _stamp(due), "start": _stamp(start), "end": _stamp(end)}

@@ -242,6 +242,7 @@ def token_problem(path: Path) -> str | None:
 
 def _reference(found: Findings, name: str, monitor: Monitor) -> None:
     from drift_monitor.reference import open_reference
+    from drift_monitor.reference.segments import refuse_unbuilt
     from drift_monitor.reference.version import is_reference
 
     path = monitor.reference
@@ -251,6 +252,7 @@ def _reference(found: Findings, name: str, monitor: Monitor) -> None:
             manifest = opened.manifest
             found.columns[name], found.kinds[name] = dict(manifest.schema_), manifest.kinds
             _columns_exist(found, name, monitor, list(manifest.schema_))
+            refuse_unbuilt(monitor.segmented, manifest)
             _promise(found, name, monitor, opened)
         elif path.exists():
             _training_file(found, name, monitor)
@@ -279,6 +281,7 @@ def _promise(found: Findings, name: str, monitor: Monitor, reference: Reference)
 def _training_file(found: Findings, name: str, monitor: Monitor) -> None:
     from drift_monitor.core.fold import accepts
     from drift_monitor.reference.features import plan
+    from drift_monitor.reference.segments import unfit
     from drift_monitor.sources import SOURCES
 
     source = FilesSource(path=str(monitor.reference))
@@ -296,7 +299,10 @@ def _training_file(found: Findings, name: str, monitor: Monitor) -> None:
             wrong = True
     if not wrong:
         features, _ = plan(schema, columns, timestamp)
-        found.kinds[name] = {feature.name: feature.kind for feature in features}
+        kinds = found.kinds[name] = {feature.name: feature.kind for feature in features}
+        for column in monitor.segmented:
+            if why := unfit(column, kinds, schema.names):
+                found.say((*at, "segments"), f"{column!r} {why}")
 
 
 def _columns_exist(found: Findings, name: str, monitor: Monitor, known: Sequence[str]) -> bool:

@@ -71,6 +71,7 @@ def build(
             columns=chosen.columns,
             timestamp=chosen.source.timestamp,
             bucket=chosen.window.bucket,
+            segments=chosen.segmented,
             timezone=chosen.source.timezone,
             created=datetime.now(UTC),
             seed=seed,
@@ -142,6 +143,10 @@ def _show(manifest: Manifest) -> None:
         if manifest.start and manifest.end
         else "no event times",
         **{name: _in_words(value) for name, value in columns.items() if value},
+        **{
+            f"segments of {each.column}": ", ".join(f"{value} ({n:,} rows)" for value, n in each.rows.items())
+            for each in manifest.segments
+        },
         "time zone": f"{manifest.timezone}, where a time has none of its own",
         "bucket": format_duration(manifest.bucket_length),
         "split": manifest.split or "not told",
@@ -151,7 +156,7 @@ def _show(manifest: Manifest) -> None:
     }
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for name, text in facts.items():
-        table.add_row(name, Text(printable(text, 300)))
+        table.add_row(Text(printable(name, 60)), Text(printable(text, 300)))
     features = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("feature", "kind", "type", ""):
         features.add_column(heading, overflow="fold")

@@ -10,7 +10,7 @@ from math import gcd
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Discriminator, Field, HttpUrl, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, HttpUrl, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from drift_monitor.config.clusters import Executor, SparkSource, ThreadsExecutor
@@ -341,6 +341,42 @@ def covered(names: Iterable[str], known: Collection[str]) -> set[str]:
     return found
 
 
+MOST_SEGMENTS = 20
+"""Of one column."""
+
+
+def _as_text(value: object) -> object:
+    """A category as results name it: `true` and `7` are values of columns of truth values and whole numbers."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else value
+
+
+SegmentValue = Annotated[str, BeforeValidator(_as_text)]
+Segments = Annotated[
+    Annotated[str, Tag("column")]
+    | Annotated[
+        dict[str, Annotated[tuple[SegmentValue, ...], Field(min_length=1, max_length=MOST_SEGMENTS)]],
+        Tag("values"),
+    ],
+    Discriminator(lambda item: "values" if isinstance(item, dict) else "column"),
+]
+
+
+def _segmented(items: tuple[Segments, ...]) -> list[tuple[str, tuple[str, ...] | None]]:
+    sections = [{item: None} if isinstance(item, str) else item for item in items]
+    return [(column, values) for section in sections for column, values in section.items()]
+
+
+def _all_different(items: tuple[Segments, ...]) -> tuple[Segments, ...]:
+    seen: set[str] = set()
+    for column, values in _segmented(items):
+        if column in seen or len(set(values or ())) < len(values or ()):
+            raise ValueError(f"names {column!r} or one of its values twice")
+        seen.add(column)
+    return items
+
+
 class Columns(Model):
     """What the columns mean. Everything not named is a feature of the reference's kind.
 
@@ -552,6 +588,8 @@ class Monitor(Model):
         schedule: when to check.
         window: what to check.
         columns: what the columns mean.
+        segments: slices of the rows that are watched by themselves too: the frequent values of a categorical
+            column (`carrier`), or some of its values (`{region: [eu, us]}`).
         alarm: when a change counts as drift, and when to speak of it.
         quality: when data counts as broken.
         maintenance: stretches without messages.
@@ -572,6 +610,7 @@ class Monitor(Model):
     schedule: Schedule
     window: WindowConfig = WindowConfig()
     columns: Columns = Columns()
+    segments: Annotated[tuple[Segments, ...], AfterValidator(_all_different)] = ()
     alarm: Alarm = Alarm()
     quality: Quality = Quality()
     maintenance: tuple[Maintenance, ...] = ()
@@ -620,6 +659,21 @@ class Monitor(Model):
             f"the workers of `executor: {{type: {self.executor.type}}}` read files, and a source of type "
             f"{self.source.type} is read by the process that checks: leave `executor` out"
         )
+
+    @model_validator(mode="after")
+    def _segments_of_watched_columns(self) -> Self:
+        columns = self.columns
+        for column in self.segmented:
+            if not columns.watched([column], self.source.timestamp):
+                raise ValueError(f"segments has {column!r}, which is not watched (see columns)")
+            if (kind := columns.kinds.get(column)) not in {None, "categorical", "boolean"}:
+                raise ValueError(f"segments has {column!r}, which columns.kinds says is {kind}")
+        return self
+
+    @property
+    def segmented(self) -> dict[str, tuple[str, ...] | None]:
+        """The segments as values by column; None for those that are frequent."""
+        return dict(_segmented(self.segments))
 
     @model_validator(mode="after")
     def _kept_long_enough(self) -> Self:

@@ -114,7 +114,11 @@ def _untagged(location: Sequence[str | int], document: Document) -> list[str | i
     tagged: list[str | int] | None = None  # the section whose tag was just left out
     for step in location:
         kind = document.find(found)[0].mapping.get("type")
-        tag = kind.value if kind is not None else _DEFAULT_TAGS.get(str(found[-1])) if found else None
+        tag: object
+        if found[-2:-1] == ["segments"]:
+            tag = "values" if document.find(found)[0].mapping else "column"
+        else:
+            tag = kind.value if kind is not None else _DEFAULT_TAGS.get(str(found[-1])) if found else None
         if tag is not None and tag == step and found != tagged:
             tagged = list(found)
         else:
@@ -177,6 +181,7 @@ _WRITERS: dict[str, Callable[[dict[str, Any], object], str]] = {
     "literal_error": _choice,
     "union_tag_invalid": _choice,
     "bool_type": _boolean,
+    "too_long": lambda context, _: f"must have {context['max_length']} items at most",
     "string_type": _text,
 }
 

@@ -300,6 +300,9 @@ class _Board:
         )
         found = excess.excesses(spec, history, runs)
         made = {name: v for name, v in found.items() if excess.is_made(name, spec.name, watch.quality)}
+        if spec.segment is not None:  # a window with few rows of it is not checked
+            few = window_sums(history.rows, runs.ends, runs.lengths[-1]) < max(watch.alarm.min_rows, 1)
+            made = {name: np.where(few, np.nan, values) for name, values in made.items()}
         ratios, scales = {}, {}
         for name, values in made.items():
             ratios[name], scales[name] = cross_scaled(values * values, runs.blocks, excess.FLOORS[name])

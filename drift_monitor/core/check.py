@@ -14,7 +14,7 @@ from drift_monitor.core.misfits import misfits
 from drift_monitor.core.policy import Alarm, Quality
 from drift_monitor.core.profile import Profile, Spec
 from drift_monitor.core.quality import assess
-from drift_monitor.core.types import CheckResult, ReferenceId, StatResult, Window
+from drift_monitor.core.types import CheckResult, QualityResult, ReferenceId, StatResult, Window
 from drift_monitor.core.verdict import judge, usual_effects
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -113,7 +113,11 @@ def check(
     if problems := misfits(specs, alarm, quality):
         raise ConfigError(problems)
     profile = current or Profile(0, {})
-    found = assess(specs, reference, profile, schema, known.expected, window, fraction) if profile.rows else ()
+    found: tuple[QualityResult, ...] = ()
+    if profile.rows:
+        found = assess(
+            specs, reference, profile, schema, known.expected, window, fraction, min_rows=alarm.min_rows
+        )
     judgement = judge(
         specs,
         reference,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from drift_monitor.core.arrow import as_arrow, as_numpy, microseconds, numbers
+from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing, microseconds, numbers
 from drift_monitor.core.products import PairSpec, Products, fold_products
 from drift_monitor.core.profile import (
     CategoricalProfile,
@@ -28,6 +28,8 @@ from drift_monitor.core.profile import (
     Profile,
     Spec,
     bounded,
+    empty,
+    whole_columns,
 )
 from drift_monitor.core.splitmix import mixed
 from drift_monitor.core.types import Kind
@@ -75,7 +77,8 @@ def profile_buckets(
     """Summarise batches by bucket of event time.
 
     Args:
-        specs: one a feature; a column that a batch does not have is left out of the profile.
+        specs: one a feature; a column that a batch does not have is left out of the profile, and so are the
+            features of its segments. A segment without rows in a batch is there, with no rows.
         batches: any split of the rows, in any order.
         timestamp: the column of event time (an Arrow timestamp, no nulls); None puts all rows in bucket 0.
         bucket: its length; buckets are aligned to 1970-01-01 UTC.
@@ -89,14 +92,18 @@ def profile_buckets(
     """
     width = bucket // timedelta(microseconds=1)
     buckets: dict[int, Profile] = {}
+    columns, segments = whole_columns(specs), _by_segment(specs)
     for whole in batches:
         for offset in range(0, whole.num_rows, _CHUNK):
             batch, times, begins, cuts = _by_bucket(whole.slice(offset, _CHUNK), timestamp, width, starts)
             products = None if pairs is None else fold_products(pairs, batch, cuts)
+            sliced = _fold_segments(segments, batch, cuts)
             for i, (low, high) in enumerate(itertools.pairwise(cuts.tolist())):
                 part = batch.slice(low, high - low)
                 own = None if times is None else times[low:high]
-                profile = _fold(specs, part, own, id_column, None if products is None else products[i])
+                profile = _fold(
+                    columns, part, own, id_column, None if products is None else products[i], sliced[i]
+                )
                 start = 0 if begins is None else int(begins[low])
                 buckets[start] = buckets[start].merge(profile) if start in buckets else profile
     return buckets
@@ -128,21 +135,85 @@ def _fold(
     times: Ints | None,
     id_column: str | None,
     products: Products | None,
+    features: dict[str, FeatureProfile],
 ) -> Profile:
+    """The profile of a part of a batch, of which `features` are there already."""
     names = set(batch.schema.names)
-    features: dict[str, FeatureProfile] = {}
     for spec in specs:
-        if spec.name not in names:
-            continue
-        column = batch.column(spec.name)
-        if isinstance(spec, NumericSpec):
-            features[spec.name] = _fold_numeric(spec, column)
-        else:
-            features[spec.name] = _fold_categorical(spec, column)
+        if spec.column in names:
+            features[spec.name] = _fold_feature(spec, batch.column(spec.column))
     ids = Ids.of(hash_ids(batch.column(id_column))) if id_column in names else None
     if times is None:
         return Profile(batch.num_rows, features, ids=ids, products=products)
     return Profile(batch.num_rows, features, int(times.min()), int(times.max()), ids, products)
+
+
+def _by_segment(specs: Sequence[Spec]) -> dict[str, dict[str, list[Spec]]]:
+    """The features of segments: by the column and the value that a segment is."""
+    found: dict[str, dict[str, list[Spec]]] = {}
+    for spec in specs:
+        if spec.segment is not None:
+            found.setdefault(spec.segment.column, {}).setdefault(spec.segment.value, []).append(spec)
+    return found
+
+
+def _fold_segments(
+    segments: Mapping[str, Mapping[str, Sequence[Spec]]], batch: pa.RecordBatch, cuts: Ints
+) -> list[dict[str, FeatureProfile]]:
+    """The features of segments in each part of a batch: a segment's rows are taken once, for all its features.
+
+    Args:
+        segments: of `_by_segment`.
+        batch: rows, in the order of their buckets.
+        cuts: where the parts meet, shape (parts + 1,).
+    """
+    found: list[dict[str, FeatureProfile]] = [{} for _ in cuts[1:]]
+    names = set(batch.schema.names)
+    for column, by_value in segments.items():
+        if column not in names:
+            continue
+        for specs, rows in zip(by_value.values(), segment_rows(batch.column(column), list(by_value)), strict=True):
+            there = [spec for spec in specs if spec.column in names]
+            own = batch.select(list(dict.fromkeys(spec.column for spec in there)))
+            own = own if len(rows) == own.num_rows else own.take(as_arrow(rows))
+            limits = np.searchsorted(rows, cuts).tolist()
+            for features, (low, high) in zip(found, itertools.pairwise(limits), strict=True):
+                part = own.slice(low, high - low)
+                for spec in there:
+                    features[spec.name] = (
+                        _fold_feature(spec, part.column(spec.column)) if high > low else empty(spec)
+                    )
+    return found
+
+
+def segment_rows(column: pa.Array, values: Sequence[str]) -> list[Ints]:
+    """The rows of each of some categories, rising.
+
+    Args:
+        column: text, boolean or integer; a dictionary of these is quicker.
+        values: categories as text, as `category_name` writes them; all different.
+
+    Example:
+        >>> segment_rows(pa.array(["eu", "us", None, "eu"]), ["us", "eu"])
+        [array([1]), array([0, 3])]
+    """
+    if pa.types.is_null(column.type) or not len(column):
+        return [np.zeros(0, np.int64) for _ in values]
+    if not isinstance(column.type, pa.DictionaryType):
+        column = column.dictionary_encode()
+    codes = as_numpy(column.indices).astype(np.int64)
+    codes = np.where(is_missing(column.indices), len(column.dictionary), codes)
+    used = np.flatnonzero(np.bincount(codes, minlength=len(column.dictionary) + 1)[: len(column.dictionary)])
+    place = {value: i for i, value in enumerate(values)}
+    places = np.full(len(column.dictionary) + 1, len(values), np.int16)
+    places[used] = [len(values) if name is None else place.get(name, len(values)) for name in _names(column, used)]
+    mine = places[codes]
+    order = np.argsort(mine, kind="stable")
+    return np.split(order, np.searchsorted(mine[order], np.arange(1, len(values) + 1)))[: len(values)]
+
+
+def _fold_feature(spec: Spec, column: pa.Array) -> FeatureProfile:
+    return _fold_numeric(spec, column) if isinstance(spec, NumericSpec) else _fold_categorical(spec, column)
 
 
 def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
@@ -226,16 +297,20 @@ def category_counts(column: pa.Array) -> dict[str, int]:
     codes = column.indices.drop_null() if column.null_count else column.indices
     counts = np.bincount(as_numpy(codes).astype(np.int64), minlength=len(column.dictionary))
     used = np.flatnonzero(counts)
+    found: dict[str, int] = {}
+    for name, count in zip(_names(column, used), counts[used].tolist(), strict=True):
+        if name is not None:
+            found[name] = found.get(name, 0) + count
+    return found
+
+
+def _names(column: pa.DictionaryArray, used: Ints) -> list[str | None]:
+    """Some of the categories of a dictionary as text; None for a null that stands in it."""
     values = column.dictionary
     if not pa.types.is_large_string(values.type):  # integers and booleans as text; views have no take
         values = pc.cast(values, pa.string())
-    values = values.take(as_arrow(used))
-    found: dict[str, int] = {}
-    for raw, count in zip(values.cast(pa.large_binary()).to_pylist(), counts[used].tolist(), strict=True):
-        if raw is not None:
-            name = category_name(raw)
-            found[name] = found.get(name, 0) + count
-    return found
+    raw = values.take(as_arrow(used)).cast(pa.large_binary()).to_pylist()
+    return [None if each is None else category_name(each) for each in raw]
 
 
 def category_name(raw: bytes) -> str:

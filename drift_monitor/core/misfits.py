@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from drift_monitor.core.policy import Alarm, Quality
-from drift_monitor.core.profile import Spec
+from drift_monitor.core.profile import Spec, whole_columns
 from drift_monitor.core.stattests import STATTESTS
 from drift_monitor.core.types import Kind
 from drift_monitor.core.verdict import OUTSIDE
@@ -39,12 +39,13 @@ def misfits(specs: Sequence[Spec], alarm: Alarm, quality: Quality) -> list[str]:
     """Every name in the policies that fits nothing, as sentences; empty when all is well.
 
     Args:
-        specs: one a feature of the reference.
+        specs: the features of the reference; settings are about columns as a whole, so segments are left out.
         alarm: its methods, thresholds and features are looked up. Names after `evidently:` are not, since what
             Evidently has is known outside of this package only.
         quality: its features are looked up.
     """
-    return [str(misfit) for misfit in find_misfits({spec.name: spec.kind for spec in specs}, alarm, quality)]
+    kinds = {spec.name: spec.kind for spec in whole_columns(specs)}
+    return [str(misfit) for misfit in find_misfits(kinds, alarm, quality)]
 
 
 def find_misfits(kinds: Mapping[str, Kind] | None, alarm: Alarm, quality: Quality) -> list[Misfit]:

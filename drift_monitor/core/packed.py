@@ -66,6 +66,8 @@ class Layout:
     def _key(self) -> str:
         digest = hashlib.sha256(f"{FORMAT}".encode())
         for spec in self.specs:
+            if spec.segment is not None:
+                digest.update(json.dumps([spec.column, spec.segment.column, spec.segment.value]).encode())
             if isinstance(spec, NumericSpec):
                 digest.update(json.dumps([spec.name, spec.kind, spec.origin, spec.unit]).encode())
                 digest.update(spec.edges.tobytes())

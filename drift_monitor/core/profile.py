@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drift_monitor.core.errors import SchemaError
-from drift_monitor.core.types import EDGES, Role
+from drift_monitor.core.types import EDGES, Role, Segment
 
 if TYPE_CHECKING:
     from drift_monitor.core.products import Products
@@ -48,6 +48,8 @@ class NumericSpec:
             maximum. Datetimes are seconds since 1970-01-01 UTC.
         origin, unit: sums count `(x - origin) / unit`, rounded; unit is a power of two.
         exact: whether the edges are all the distinct values of the reference.
+        segment: the rows that are counted; None for all.
+        column: that is read; the name itself unless there is a segment.
     """
 
     name: str
@@ -57,6 +59,12 @@ class NumericSpec:
     exact: bool
     kind: Literal["numeric", "datetime"] = "numeric"
     role: Role = "feature"
+    segment: Segment | None = None
+    column: str = ""
+
+    def __post_init__(self) -> None:
+        if self.segment is None:
+            object.__setattr__(self, "column", self.name)
 
     @classmethod
     def fit(
@@ -119,6 +127,7 @@ class CategoricalSpec:
         categories: by falling count in the reference, then by name.
         complete: whether all the reference's categories are listed; if not, the rarer ones share the cell of
             the unseen ones, and what is unseen cannot be told.
+        segment, column: as those of a numeric feature.
     """
 
     name: str
@@ -126,9 +135,13 @@ class CategoricalSpec:
     complete: bool = True
     kind: Literal["categorical", "boolean"] = "categorical"
     role: Role = "feature"
+    segment: Segment | None = None
+    column: str = ""
     index: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.segment is None:
+            object.__setattr__(self, "column", self.name)
         object.__setattr__(self, "index", {c: i for i, c in enumerate(self.categories)})
 
     @classmethod
@@ -153,6 +166,21 @@ class CategoricalSpec:
 
 
 Spec = NumericSpec | CategoricalSpec
+
+
+def whole_columns(specs: Iterable[Spec]) -> list[Spec]:
+    """The features that count all rows: one a column."""
+    return [spec for spec in specs if spec.segment is None]
+
+
+def columns_read(specs: Iterable[Spec]) -> list[str]:
+    """The columns that features are folded from: their own, and those that their segments are values of."""
+    names: dict[str, None] = {}
+    for spec in specs:
+        names[spec.column] = None
+        if spec.segment is not None:
+            names[spec.segment.column] = None
+    return list(names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,7 +378,8 @@ class Profile:
 
     Attributes:
         rows: how many.
-        features: by name; a feature whose column was missing is missing here.
+        features: by name; a feature whose column was missing is missing here. One of a segment counts the rows of
+            that segment only, of which there may be none.
         oldest, newest: event times in microseconds since 1970; None without a timestamp column.
         ids: for counting duplicates; None without an id column.
         products: of the numeric features, two at a time; None when they were not counted on all rows.

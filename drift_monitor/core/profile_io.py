@@ -31,6 +31,7 @@ from drift_monitor.core.profile import (
     bounded,
     merge_features,
 )
+from drift_monitor.core.types import Segment
 
 FORMAT: Final = 1
 _VERSION: Final = b"drift-monitor profile format"
@@ -49,6 +50,7 @@ SPECS: Final = pa.schema(
     ],
     metadata={_VERSION: str(FORMAT).encode()},
 )
+_SEGMENT: Final = ("column", "segment_column", "segment_value")  # only where there are segments
 PROFILES: Final = pa.schema(
     [
         ("feature", pa.string()),  # null: the bucket as a whole
@@ -82,15 +84,19 @@ _NUMBERS: Final = ("saturated", "nulls", "nans", "pos_inf", "neg_inf")
 
 def specs_to_table(specs: Sequence[Spec]) -> pa.Table:
     """One row a feature, with its cells."""
-    rows = []
+    rows, schema = [], SPECS
+    if any(spec.segment is not None for spec in specs):
+        schema = pa.schema([*SPECS, *((name, pa.string()) for name in _SEGMENT)], SPECS.metadata)
     for spec in specs:
         row: dict[str, Any] = {"name": spec.name, "kind": spec.kind, "role": spec.role}
         if isinstance(spec, NumericSpec):
             row |= {"edges": spec.edges, "origin": spec.origin, "unit": spec.unit, "exact": spec.exact}
         else:
             row |= {"categories": spec.categories, "complete": spec.complete}
+        if spec.segment is not None:
+            row |= dict(zip(_SEGMENT, (spec.column, spec.segment.column, spec.segment.value), strict=True))
         rows.append(row)
-    return pa.Table.from_pylist(rows, SPECS)
+    return pa.Table.from_pylist(rows, schema)
 
 
 def specs_from_table(table: pa.Table) -> tuple[Spec, ...]:
@@ -99,21 +105,18 @@ def specs_from_table(table: pa.Table) -> tuple[Spec, ...]:
     Raises:
         BadReferenceError: it is of another version of the format.
     """
-    _check(table.schema, SPECS)
-    return tuple(
-        NumericSpec(
-            row["name"],
-            np.array(row["edges"], np.float64),
-            row["origin"],
-            row["unit"],
-            row["exact"],
-            row["kind"],
-            row["role"],
-        )
-        if row["edges"] is not None
-        else CategoricalSpec(row["name"], tuple(row["categories"]), row["complete"], row["kind"], row["role"])
-        for row in table.to_pylist()
-    )
+    _check(table.schema, SPECS, _SEGMENT)
+    return tuple(map(_spec, table.to_pylist()))
+
+
+def _spec(row: Mapping[str, Any]) -> Spec:
+    name, *slice_of = (row.get(field) for field in _SEGMENT)
+    segment = None if name is None else Segment(column=slice_of[0], value=slice_of[1])
+    rest = row["kind"], row["role"], segment, row["name"] if name is None else name
+    if row["edges"] is None:
+        return CategoricalSpec(row["name"], tuple(row["categories"]), row["complete"], *rest)
+    edges = np.array(row["edges"], np.float64)
+    return NumericSpec(row["name"], edges, row["origin"], row["unit"], row["exact"], *rest)
 
 
 def profiles_to_table(profiles: Mapping[int, Profile], specs: Sequence[Spec]) -> pa.Table:
@@ -218,13 +221,13 @@ def history_from_table(spec: Spec, table: pa.Table, grid: Grid) -> History:
     return History(fine, missing)
 
 
-def _check(found: pa.Schema, wanted: pa.Schema) -> None:
+def _check(found: pa.Schema, wanted: pa.Schema, optional: Sequence[str] = ()) -> None:
     version = (found.metadata or {}).get(_VERSION, b"none").decode("utf-8", "replace")
     if version != str(FORMAT):
         raise BadReferenceError(
             f"profiles of format {version} cannot be read: this version of drift-monitor reads format {FORMAT}"
         )
-    if found.names != wanted.names:
+    if found.names not in (wanted.names, [*wanted.names, *optional]):
         raise BadReferenceError(f"profiles have the columns {found.names} and not {wanted.names}")
 
 

@@ -35,6 +35,7 @@ from drift_monitor.core.profile import (
     NumericSpec,
     Profile,
     Spec,
+    whole_columns,
 )
 from drift_monitor.core.types import QualityResult, Window
 
@@ -47,6 +48,8 @@ def assess(
     expected: Expectations,
     window: Window,
     fraction: float | None = None,
+    *,
+    min_rows: int = 1,
 ) -> tuple[QualityResult, ...]:
     """Check a window against its expectations.
 
@@ -58,6 +61,7 @@ def assess(
         expected: what the reference and the configuration ask of such windows.
         window: the window; its end is what freshness is measured against, never a clock.
         fraction: of the window's rows that were read, > 0; None when all were.
+        min_rows: of a segment with fewer rows nothing is checked.
 
     Returns:
         Every check that was made, passed or failed; of the schema only what failed, or one result that passed.
@@ -66,7 +70,7 @@ def assess(
     if current.rows:
         for spec in specs:
             profile = current.features.get(spec.name)
-            if profile is None:
+            if profile is None or (spec.segment is not None and profile.rows < max(min_rows, 1)):
                 continue
             for check, limits in (
                 (_nulls, expected.null_rate),
@@ -247,14 +251,15 @@ def _whole_seconds(value: timedelta) -> timedelta:
 
 
 def _schema(specs: Sequence[Spec], current: Profile, schema: Mapping[str, str]) -> list[QualityResult | None]:
-    features = {spec.name for spec in specs}
+    columns = whole_columns(specs)
+    features = {spec.name for spec in columns}
     failures: list[QualityResult | None] = []
-    for spec in specs:
+    for spec in columns:  # what is wrong with one is wrong in all segments
         message = _misfit(spec, current, schema, features)
         if message:
             failures.append(QualityResult(check="schema", feature=spec.name, failed=True, message=message))
     passed = QualityResult(
-        check="schema", failed=False, message=f"all {len(specs)} columns are there, with types that fit"
+        check="schema", failed=False, message=f"all {len(columns)} columns are there, with types that fit"
     )
     return failures or [passed]
 

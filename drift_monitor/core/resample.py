@@ -46,7 +46,7 @@ def resample(
         fine = fine_counts(profile)
         cells = layout(spec, fine)
         counts = cells.group(fine)
-        n = round(rows * profile.n / max(profile.rows, 1))
+        n = round(rows * profile.n / max(reference.rows, 1))
         if n < watch.alarm.min_rows:
             continue
         p = counts / counts.sum()

@@ -7,6 +7,8 @@ live in `profile.py`.
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal
@@ -21,6 +23,7 @@ Role = Literal["feature", "prediction"]
 Lane = Literal["drift", "quality"]
 Finite = Annotated[float, AllowInfNan(False)]
 UtcDatetime = Annotated[AwareDatetime, AfterValidator(lambda t: t.astimezone(UTC))]
+_WORD = re.compile(r"[\w.:/+-]+")
 
 
 class Value(BaseModel):
@@ -47,6 +50,38 @@ class Window(Value):
 
     def __str__(self) -> str:
         return f"{self.start:%Y-%m-%dT%H:%M}Z .. {self.end:%Y-%m-%dT%H:%M}Z"
+
+
+class Segment(Value):
+    """The rows whose value of a column is this category.
+
+    Attributes:
+        column: of the data.
+        value: a category as text, as results name it.
+    """
+
+    column: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{_word(self.column)} = {_word(self.value)}"
+
+
+def segment_feature(column: str, segment: Segment) -> str:
+    r"""The name of a column in the rows of a segment. No two columns and segments have the same.
+
+    Example:
+        >>> segment_feature("dep_delay", Segment(column="carrier", value="UA"))
+        'dep_delay where carrier = UA'
+        >>> segment_feature("a where b", Segment(column="b", value='c "d"'))
+        '"a where b" where b = "c \"d\""'
+    """
+    return f"{_word(column)} where {segment}"
+
+
+def _word(text: str) -> str:
+    """A name as it is where that is one word, else as a JSON string: what has spaces cannot end early."""
+    return text if _WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 class StatResult(Value):
@@ -108,7 +143,9 @@ class FeatureResult(Value):
         reason: why the feature was not judged, or a one-line account of what moved.
         effect: the change in the feature's own units, for people ("median 812 -> 1307").
         window: length in seconds of the window that is decisive; None when it is the run's own.
-        name: of the column.
+        name: of the column, or of the column in a segment: `dep_delay where carrier = UA`.
+        column: whose values they are; empty in results that were stored before there were segments.
+        segment: which rows were compared, here and in the reference; null for all.
         kind: how its values are compared.
         role: an input of the model, or its output.
         drifted: whether score is over threshold.
@@ -121,6 +158,8 @@ class FeatureResult(Value):
     """
 
     name: str
+    column: str = ""
+    segment: Segment | None = None
     kind: Kind
     role: Role = "feature"
     drifted: bool

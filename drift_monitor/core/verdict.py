@@ -232,6 +232,8 @@ def _applies(method: str, spec: Spec) -> bool:
 def _unjudged(profile: FeatureProfile | None, alarm: Alarm) -> str | None:
     if profile is None:
         return "not judged: the column is missing or cannot be read"
+    if not profile.rows:
+        return "not judged: the window has no row of the segment"
     if profile.n < alarm.min_rows:
         return f"not judged: only {profile.n} of {profile.rows} rows have a value, {alarm.min_rows} are needed"
     return None
@@ -249,7 +251,9 @@ def _feature(
     brief: bool,
 ) -> FeatureResult:
     profile = current.features.get(spec.name)
-    result = FeatureResult(name=spec.name, kind=spec.kind, role=spec.role, drifted=False)
+    result = FeatureResult(
+        name=spec.name, column=spec.column, segment=spec.segment, kind=spec.kind, role=spec.role, drifted=False
+    )
     if profile is None:
         return result.model_copy(update={"reason": _unjudged(profile, alarm)})
     base = reference.features[spec.name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -13,7 +13,11 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from drift_monitor.config.models import Columns, FilesSource
+from drift_monitor.core.arrow import as_arrow
 from drift_monitor.core.errors import BadReferenceError, SchemaError, SourceError
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.products import PairSpec
@@ -24,12 +28,14 @@ from drift_monitor.core.profile import (
     Spec,
     empty,
     merge_features,
+    whole_columns,
 )
 from drift_monitor.core.profile_io import PROFILES, features_to_table, profiles_to_table, specs_to_table
-from drift_monitor.core.types import Kind
+from drift_monitor.core.types import Kind, segment_feature
 from drift_monitor.reference.features import doubt, fit, plan
 from drift_monitor.reference.manifest import NAME, Feature, Manifest, Training
 from drift_monitor.reference.rows import Rows
+from drift_monitor.reference.segments import EDGES, Slice, choose, free_name
 from drift_monitor.reference.version import (
     BUCKETS,
     CELLS,
@@ -60,6 +66,7 @@ def build_reference(
     columns: Columns,
     timestamp: str | None,
     bucket: timedelta,
+    segments: Mapping[str, Sequence[str] | None] | None = None,
     timezone: str = "UTC",
     format: Literal["auto", "parquet", "csv", "jsonl"] = "auto",  # noqa: A002 - the name it has in the configuration
     created: datetime,
@@ -77,6 +84,7 @@ def build_reference(
         columns: what the columns mean.
         timestamp: column of event time; None when there is none.
         bucket: length of the profiles that are kept.
+        segments: whose features are watched apart: values by column, None for the frequent ones.
         timezone: of times that carry none.
         format: of the files; `auto` goes by their names.
         created: the time of the build.
@@ -97,7 +105,9 @@ def build_reference(
             target.mkdir()
             texts: dict[str, Kind] = {} if columns.id is None else {columns.id: "categorical"}
             rows = Rows.open(source, {**texts, **columns.kinds}, bucket, Path(temporary))
-            content = _write(rows, target, columns, seed, sample_rows, progress or (lambda _done, _all: None))
+            content = _write(
+                rows, target, columns, segments or {}, seed, sample_rows, progress or (lambda _done, _all: None)
+            )
             manifest = Manifest(
                 version="",
                 sha256="",
@@ -159,6 +169,7 @@ def _write(
     rows: Rows,
     target: Path,
     columns: Columns,
+    segments: Mapping[str, Sequence[str] | None],
     seed: int,
     sample_rows: int,
     progress: Callable[[int, int], None],
@@ -167,30 +178,21 @@ def _write(
     planned, warnings = plan(rows.schema, columns, rows.timestamp)
     steps = len(planned) + 3
     _refuse_many(rows, columns.edges)
-    specs: list[Spec] = []
-    whole: dict[str, FeatureProfile] = {}
-    features: list[Feature] = []
     buckets = rows.buckets()
     if not buckets:
         raise BadReferenceError(
             "no reference can be built: the training data has no rows with a readable event time"
         )
+    slices, segmented, left_out = choose(segments, planned, rows)
+    warnings += left_out
     with parquet_writer(target / BUCKETS, PROFILES) as writer:
         writer.write_table(profiles_to_table(buckets, ()))
         progress(1, steps)
+        features = _Features(rows, slices, writer, columns.edges, warnings)
         for done, feature in enumerate(planned, 2):
-            column = rows.column(feature.name, categorical=feature.kind in {"categorical", "boolean"})
-            try:
-                spec = fit(feature, column, columns.edges)
-            except SchemaError as error:
-                warnings.append(f"{error}: it is not watched")
-            else:
-                parts = rows.profiles(spec, column)
-                writer.write_table(features_to_table(spec, parts))
-                whole[spec.name] = reduce(merge_features, parts.values(), empty(spec))
-                specs.append(spec)
-                features.append(feature.model_copy(update={"warning": doubt(spec, whole[spec.name], column.type)}))
+            features.add(feature)
             progress(done, steps)
+    specs, whole = features.specs, features.whole
     if not specs:
         raise BadReferenceError(
             "no reference can be built: no column of the training data is left to watch"
@@ -199,10 +201,10 @@ def _write(
     if rows.invalid:
         warnings.append(f"{rows.invalid} rows were left out: column {rows.timestamp!r} has no usable time there")
     profile = replace(reduce(Profile.merge, buckets.values()), features=whole, ids=rows.ids(columns.id))
-    _write_products(rows, target / PAIRS, PairSpec.fit(specs, whole))
+    _write_products(rows, target / PAIRS, PairSpec.fit(whole_columns(specs), whole))
     progress(steps - 1, steps)
     apart = [name for name in (columns.label, rows.timestamp) if name is not None and name in rows.schema.names]
-    wanted = dict.fromkeys([*whole, *apart])
+    wanted = dict.fromkeys([*(feature.name for feature in features.watched), *apart])
     sample = rows.sample(list(wanted), sample_rows, seed)
     for name, table in (
         (CELLS, specs_to_table(specs)),
@@ -219,7 +221,8 @@ def _write(
         "end": _moment(profile.newest),
         "schema_": {field.name: str(field.type) for field in rows.schema},
         "stored": {name: path for name, path in rows.stored.items() if name in rows.schema.names},
-        "features": tuple(features),
+        "features": tuple(features.watched),
+        "segments": tuple(segmented),
         "sample_rows": sample.num_rows,
         "warnings": tuple(warnings),
     }
@@ -241,6 +244,67 @@ def _refuse_many(rows: Rows, edges: int) -> None:
         f"{spanned:,} buckets of {format_duration(rows.bucket)}, and of numbers with {edges} edges at most "
         f"{room:,} fit in memory: {advice}if these times are wrong, correct column {rows.timestamp!r}"
     )
+
+
+class _Features:
+    """The features of a version, written one after the other; what is kept of them is small.
+
+    Args:
+        rows: the training data.
+        slices: the segments in which each column is watched too.
+        writer: of their profiles by bucket.
+        edges: quantile edges of a numeric feature.
+        warnings: about what cannot be watched; more are put there.
+    """
+
+    def __init__(
+        self, rows: Rows, slices: Sequence[Slice], writer: pq.ParquetWriter, edges: int, warnings: list[str]
+    ) -> None:
+        self._rows, self._slices, self._writer, self._edges = rows, slices, writer, edges
+        self._warnings = warnings
+        self._taken = set(rows.schema.names)
+        self._columns: list[Spec] = []
+        self._sliced: list[Spec] = []
+        self.whole: dict[str, FeatureProfile] = {}
+        self.watched: list[Feature] = []
+
+    @property
+    def specs(self) -> list[Spec]:
+        """Columns, and then columns in segments."""
+        return [*self._columns, *self._sliced]
+
+    def add(self, feature: Feature) -> None:
+        """Fit a column, in all rows and in each segment, and write its profiles."""
+        column = self._rows.column(feature.name, categorical=feature.kind in {"categorical", "boolean"})
+        try:
+            spec = fit(feature, column, self._edges)
+        except SchemaError as error:
+            self._warnings.append(f"{error}: it is not watched")
+            return
+        self._write(spec, self._rows.profiles(spec, column))
+        self._columns.append(spec)
+        warning = doubt(spec, self.whole[spec.name], column.type)
+        self.watched.append(feature.model_copy(update={"warning": warning}))
+        for each in self._slices:
+            if each.segment.column != feature.name:
+                self._add_slice(feature, column, each)
+
+    def _add_slice(self, feature: Feature, column: pa.Array, each: Slice) -> None:
+        part = column.take(as_arrow(each.rows))
+        try:
+            spec = fit(feature, part, min(EDGES, self._edges))
+        except SchemaError as error:
+            self._warnings.append(f"{error} where {each.segment}: it is not watched there")
+            return
+        parts = self._rows.profiles(spec, part, each.rows)
+        name = free_name(segment_feature(feature.name, each.segment), self._taken)
+        spec = replace(spec, name=name, column=feature.name, segment=each.segment)
+        self._write(spec, parts)
+        self._sliced.append(spec)
+
+    def _write(self, spec: Spec, parts: Mapping[int, FeatureProfile]) -> None:
+        self._writer.write_table(features_to_table(spec, parts))
+        self.whole[spec.name] = reduce(merge_features, parts.values(), empty(spec))
 
 
 def _write_products(rows: Rows, path: Path, pairs: PairSpec | None) -> None:

@@ -82,6 +82,11 @@ def plan(schema: pa.Schema, columns: Columns, timestamp: str | None) -> tuple[li
 def fit(feature: Feature, column: pa.Array, edges: int) -> Spec:
     """Choose the cells of a feature from all of its values; those of a number lie between so many quantiles.
 
+    Args:
+        feature: which.
+        column: its values, of a categorical feature as a dictionary.
+        edges: quantile edges of a numeric feature.
+
     Raises:
         SchemaError: it has none.
     """

@@ -41,6 +41,20 @@ class Feature(Value):
     warning: str | None = None
 
 
+class Segmented(Value):
+    """A column of which values are watched by themselves.
+
+    Attributes:
+        column: name of it.
+        frequent: whether they are the values that are frequent enough, and not ones that were named.
+        rows: of the training data, by value.
+    """
+
+    column: str
+    frequent: bool
+    rows: dict[str, int]
+
+
 class Training(Value):
     """The data that a version was built from.
 
@@ -73,6 +87,7 @@ class Manifest(Value):
         timestamp, timezone: column of event time, and the zone of times that carry none.
         bucket: length of the profiles kept, in seconds.
         features: those watched.
+        segments: whose features are watched apart.
         model_version: of the model that was trained on it, where that is known.
         split: how the training rows were chosen, as told by whoever built it.
         seed: of the row sample.
@@ -107,6 +122,7 @@ class Manifest(Value):
     files: dict[str, FileHash]
     model_version: str = ""
     stored: dict[str, tuple[str, ...]] = {}
+    segments: tuple[Segmented, ...] = ()
 
     @property
     def id(self) -> ReferenceId:
@@ -136,7 +152,7 @@ class Manifest(Value):
 
     def to_json(self) -> bytes:
         """The file, without what was not set and once could not be: so old versions keep their hash."""
-        unset = {name: True for name in ("model_version", "stored") if not getattr(self, name)}
+        unset = {name: True for name in ("model_version", "stored", "segments") if not getattr(self, name)}
         later = {"columns": {"edges"}} if self.columns.edges == EDGES else {}
         return self.model_dump_json(indent=2, exclude={**unset, **later}).encode() + b"\n"
 

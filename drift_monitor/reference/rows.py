@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from drift_monitor.config.models import FilesSource
+from drift_monitor.core.arrow import as_arrow
 from drift_monitor.core.fold import hash_ids, profile_buckets
 from drift_monitor.core.products import PairSpec, Products
-from drift_monitor.core.profile import FeatureProfile, Ids, Profile, Spec
+from drift_monitor.core.profile import FeatureProfile, Ids, Ints, Profile, Spec
 from drift_monitor.core.types import Kind
 from drift_monitor.sources.files import Files, open_files
 from drift_monitor.sources.sample import sample_rows
@@ -105,9 +106,15 @@ class Rows:
         """Rows and times of each bucket, without features."""
         return self._profiles((), {})
 
-    def profiles(self, spec: Spec, column: pa.Array) -> dict[int, FeatureProfile]:
-        """The profile of a feature in each bucket."""
-        found = self._profiles((spec,), {spec.name: column})
+    def profiles(self, spec: Spec, column: pa.Array, at: Ints | None = None) -> dict[int, FeatureProfile]:
+        """The profile of a feature in each bucket that has rows.
+
+        Args:
+            spec: of a whole column.
+            column: its values, as `column` gives them.
+            at: places of the rows that these are, rising; None for all.
+        """
+        found = self._profiles((spec,), {spec.name: column}, at)
         return {start: profile.features[spec.name] for start, profile in found.items()}
 
     def products(self, pairs: PairSpec) -> dict[int, Products]:
@@ -141,11 +148,14 @@ class Rows:
                 else:
                     yield batch
 
-    def _profiles(self, specs: tuple[Spec, ...], columns: Mapping[str, pa.Array]) -> dict[int, Profile]:
+    def _profiles(
+        self, specs: tuple[Spec, ...], columns: Mapping[str, pa.Array], at: Ints | None = None
+    ) -> dict[int, Profile]:
         if self.times is None:
             batch = pa.RecordBatch.from_pydict(dict(columns or {"": _read(self.files, self.schema.names[0])}))
             return profile_buckets(specs, [batch], bucket=self.bucket) if batch.num_rows else {}
-        batch = pa.RecordBatch.from_pydict({_TIME: self.times, **columns})
+        times = self.times if at is None else self.times.take(as_arrow(at))
+        batch = pa.RecordBatch.from_pydict({_TIME: times, **columns})
         return profile_buckets(specs, [batch], timestamp=_TIME, bucket=self.bucket)
 
 

@@ -87,7 +87,7 @@ class Backfill:
             name, monitor, state, now=lambda: datetime.now(UTC), progress=self._on("building the reference")
         )
         self._watched = watched_specs(monitor, self._reference)
-        kinds = {spec.name: spec.kind for spec in self._watched}
+        kinds = {spec.column: spec.kind for spec in self._watched}
         self._source: Source[Any] = SOURCES[monitor.source.type](monitor.source, kinds)
         start, end = span
         stretch = Window(start=self._begin(end) if start is None else start, end=end)

@@ -23,7 +23,7 @@ from drift_monitor.core.check import Baseline, check
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.fold import profile_buckets
 from drift_monitor.core.policy import format_duration
-from drift_monitor.core.profile import Ints, Profile, Spec
+from drift_monitor.core.profile import Ints, Profile, Spec, columns_read, whole_columns
 from drift_monitor.core.promise import promise
 from drift_monitor.core.scores import fine_counts
 from drift_monitor.core.sliding import Sliding
@@ -33,7 +33,6 @@ from drift_monitor.executors import map_merge
 from drift_monitor.service.calibrations import known_of, without_times
 from drift_monitor.service.channels import last_day, live_channels
 from drift_monitor.service.evaluate import (
-    _DENSE,
     CheckRequest,
     _cuts,
     _fraction,
@@ -42,6 +41,7 @@ from drift_monitor.service.evaluate import (
     _Run,
     _sampled,
     _score,
+    windows_at_once,
 )
 from drift_monitor.service.references import quality_of, reference_of, watched_specs
 from drift_monitor.service.scheduler import fires_after
@@ -215,9 +215,10 @@ class Replay(_Run):
 
     def _rivals(self) -> Callable[[Profile], dict[str, bool]]:
         reference, length = self._reference, self._monitor.window.length
-        at_most = max(1, _DENSE // len(self._watched))
+        at_most = windows_at_once(self._watched)
         windows = reference.windows(length, at_most=at_most, cache=self._request.state / "cache")
-        return usual.fit(self._watched, reference.profile, [w for w in windows.values() if w.features])
+        columns = whole_columns(self._watched)  # the usual rules know no segments
+        return usual.fit(columns, reference.profile, [w for w in windows.values() if w.features])
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -257,10 +258,10 @@ class Replay(_Run):
     def _profiles(self, limits: Sequence[int]) -> tuple[Mapping[int, Profile], list[_Lost]]:
         """The profiles of the stretches that begin at some times, and the rows without a time."""
         schema = self._schema(self._source, self._watched)
-        specs = [s for s in self._watched if _readable(s, schema)]
+        specs = _readable(self._watched, schema)
         timestamp, identifier = self._monitor.source.timestamp, self._monitor.columns.id
         assert timestamp is not None  # noqa: S101 - `_between` saw to it
-        columns = [spec.name for spec in specs]
+        columns = columns_read(specs)
         columns += [name for name in (identifier, timestamp) if name is not None and name not in columns]
         pairs = self._reference.pairs
         pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
@@ -312,7 +313,7 @@ class Replay(_Run):
             for i in range(first, end) if self._errors else ():
                 if i in self._errors:
                     raise self._errors[i]
-            readable = [s for s in self._watched if _readable(s, schema)]
+            readable = _readable(self._watched, schema)
             profile = sliding.over(first, end)
             if profile is not None and len(readable) < len(self._watched):
                 kept = {s.name for s in readable} & profile.features.keys()
@@ -362,8 +363,8 @@ class Replay(_Run):
             known = self._newest = self._baseline(self._reference, window, self._watched, alarms)
         if known.calibration is None:
             return known, None, {}
-        names, timestamp = [spec.name for spec in readable], self._monitor.source.timestamp
-        day = last_day(alarms.calibration, alarms.watch, self._source, schema, names, window, timestamp)
+        timestamp = self._monitor.source.timestamp
+        day = last_day(alarms.calibration, alarms.watch, self._source, schema, readable, window, timestamp)
         values, details = live_channels(alarms.calibration, alarms.watch, readable, self._reference, day, profile)
         if scored is None:
             scored = _score(alarms, self._watched, window, {_micros(window.start): profile}, values)

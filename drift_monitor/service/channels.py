@@ -17,7 +17,7 @@ from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing, microsecond
 from drift_monitor.core.calibration import Calibration, Extra, RowsCalibration, Watch
 from drift_monitor.core.history import DAY, Grid
 from drift_monitor.core.pairs import pair_value, replay_pairs
-from drift_monitor.core.profile import Floats, Profile, Spec
+from drift_monitor.core.profile import Floats, Profile, Spec, whole_columns
 from drift_monitor.core.replay import OFFSETS, Runs, block_days, cross_scaled
 from drift_monitor.core.types import Window
 from drift_monitor.reference import Reference
@@ -55,10 +55,10 @@ def replay_channels(
         watch: the monitor.
         reference: that is replayed.
         grid: of its buckets.
-        specs: the features that are watched.
+        specs: the features that are watched; those of segments are left out here.
         progress: called with (days done, days in all) of the classifier.
     """
-    runs = watch.runs(grid)
+    runs, specs = watch.runs(grid), whole_columns(specs)
     found: dict[str, Extra] = {}
     if watch.alarm.drifted_features > 1 or watch.alarm.drifted_share or len(specs) < 2 or not len(runs.ends):
         return found
@@ -189,7 +189,7 @@ def last_day(
     watch: Watch,
     source: Source[Any],
     schema: pa.Schema,
-    names: Sequence[str],
+    specs: Sequence[Spec],
     window: Window | None,
     timestamp: str | None,
 ) -> LastDay | None:
@@ -200,15 +200,17 @@ def last_day(
         watch: the monitor.
         source: of the live rows.
         schema: of the live data.
-        names: the features that can be read.
+        specs: the features that can be read.
         window: of the run.
         timestamp: column of event time.
     """
     known = None if calibration is None else calibration.rows
     if calibration is None or known is None or window is None:
         return None
-    if not _daily((window.end - _EPOCH) // _MICROSECOND, watch) or set(calibration.features) != set(names):
+    complete = set(calibration.features) == {spec.name for spec in specs}
+    if not complete or not _daily((window.end - _EPOCH) // _MICROSECOND, watch):
         return None
+    names = [spec.name for spec in whole_columns(specs)]
     return LastDay(source, schema, window, names, known.rows, timestamp)
 
 
@@ -225,7 +227,7 @@ def live_channels(
     Args:
         calibration: of the monitor; without one there is nothing to compare with.
         watch: the monitor.
-        specs: the features that were read.
+        specs: the features that were read; those of segments are left out here.
         reference: what the window is compared with.
         day: rows for the classifier; None when it does not look.
         profile: of the window.
@@ -234,7 +236,7 @@ def live_channels(
     details: dict[str, str] = {}
     if calibration is None:
         return Values(values, details)
-    whole = reference.pairs
+    whole, specs = reference.pairs, whole_columns(specs)
     if (
         calibration.pairs is not None
         and whole is not None

@@ -196,11 +196,11 @@ class _Run:
         held: AbstractContextManager[Any] = source.held() if hasattr(source, "held") else nullcontext()
         with held, Kept.open(request, source) as kept:
             schema = self._schema(source, specs)
-            readable = [s for s in specs if _readable(s, schema)]
+            readable = _readable(specs, schema)
             alarms = known_of(request.name, monitor, reference, request.state, specs)
             cuts = _cuts(request.window, alarms)
-            names, timestamp = [spec.name for spec in readable], monitor.source.timestamp
-            day = last_day(alarms.calibration, alarms.watch, source, schema, names, request.window, timestamp)
+            timestamp = monitor.source.timestamp
+            day = last_day(alarms.calibration, alarms.watch, source, schema, readable, request.window, timestamp)
             part = self._read(kept, source, readable, reference.pairs, cuts, day, progress)
             fraction = _fraction(source, request.window)
         profile = merge(part.profiles[start] for start in sorted(part.profiles))
@@ -250,7 +250,7 @@ class _Run:
         return performance(self._request, reference, source)
 
     def _kinds(self, specs: Sequence[Spec]) -> dict[str, Kind]:
-        kinds: dict[str, Kind] = {spec.name: spec.kind for spec in specs}
+        kinds: dict[str, Kind] = {spec.column: spec.kind for spec in specs}
         if self._monitor.columns.id is not None:
             kinds[self._monitor.columns.id] = "categorical"  # 007 and 7 are two ids
         return kinds
@@ -261,7 +261,7 @@ class _Run:
             "source.timestamp": self._monitor.source.timestamp,
             "columns.id": self._monitor.columns.id,
         }
-        only = {spec.name for spec in specs} | {name for name in needed.values() if name is not None}
+        only = {spec.column for spec in specs} | {name for name in needed.values() if name is not None}
         schema: pa.Schema = source.columns(self._request.window, only)
         for setting, name in needed.items():
             if name is not None and name not in schema.names:
@@ -284,13 +284,14 @@ class _Run:
 
         from drift_monitor.core.folding import Folding, Lost, lost_rows  # noqa: PLC0415
         from drift_monitor.core.packed import Layout  # noqa: PLC0415
+        from drift_monitor.core.profile import columns_read  # noqa: PLC0415
         from drift_monitor.executors import map_merge  # noqa: PLC0415
 
         monitor, window = self._monitor, self._request.window
         if not isinstance(monitor.executor, ThreadsExecutor):
             day = None  # its rows do not come by here
         timestamp = monitor.source.timestamp
-        columns = [spec.name for spec in specs]
+        columns = columns_read(specs)
         columns += [name for name in (monitor.columns.id, timestamp) if name is not None and name not in columns]
         pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
 
@@ -362,7 +363,7 @@ class _Run:
         key = (reference.id.sha256, window.length, tuple(spec.name for spec in specs), settings + size)
         if key not in _baselines:
             cache = self._request.state / "cache"
-            windows = reference.windows(window.length, at_most=max(1, _DENSE // len(specs)), cache=cache)
+            windows = reference.windows(window.length, at_most=windows_at_once(specs), cache=cache)
             if len(_baselines) >= _BASELINES:
                 _baselines.pop(next(iter(_baselines)))
             _baselines[key] = baseline(
@@ -374,11 +375,11 @@ class _Run:
         self, reference: Reference, source: Source[Any], specs: Sequence[Spec]
     ) -> dict[str, dict[str, StatResult]] | None:
         """Evidently's own tests, on samples of rows; only where the policy asks for them, since they are dear."""
+        from drift_monitor.core.profile import whole_columns  # noqa: PLC0415
         from drift_monitor.core.verdict import outside_methods  # noqa: PLC0415
 
-        wanted = {
-            name: methods for name, methods in outside_methods(specs, self._monitor.alarm).items() if methods
-        }
+        asked = outside_methods(whole_columns(specs), self._monitor.alarm)
+        wanted = {name: methods for name, methods in asked.items() if methods}
         if not wanted:
             return None
         from drift_monitor.evidently_tests import evidently_statistics  # noqa: PLC0415
@@ -415,6 +416,12 @@ def _sampled(result: CheckResult, fraction: float | None, percent: float | None)
     else:
         return result
     return result.model_copy(update={"sample": percent, "reason": f"{result.reason}; read: {said}"})
+
+
+def windows_at_once(specs: Sequence[Spec]) -> int:
+    """How many windows of a reference are held with all features; one of a segment takes a quarter as much."""
+    sliced = sum(spec.segment is not None for spec in specs)
+    return max(1, int(_DENSE // (len(specs) - 0.75 * sliced)))
 
 
 def _cuts(window: Window | None, alarms: Known) -> list[int]:
@@ -482,11 +489,13 @@ def _counted(
             progress(done, in_all)
 
 
-def _readable(spec: Spec, schema: pa.Schema) -> bool:
-    """Whether the live data has the feature, as what it was in training; if not, the quality checks say so."""
+def _readable(specs: Sequence[Spec], schema: pa.Schema) -> list[Spec]:
+    """The features that the live data has, as what they were in training; of others the quality checks tell."""
     from drift_monitor.core.fold import accepts  # noqa: PLC0415
 
-    return spec.name in schema.names and accepts(spec.kind, schema.field(spec.name).type)
+    types = dict(zip(schema.names, schema.types, strict=True))
+    there = {s.column for s in specs if s.column in types and accepts(s.kind, types[s.column])}
+    return [s for s in specs if s.column in there and (s.segment is None or s.segment.column in there)]
 
 
 def _extent(profile: Profile | None) -> Window:

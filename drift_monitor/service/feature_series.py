@@ -145,10 +145,16 @@ def _told(
     monitor: str, result: CheckResult, features: Sequence[FeatureResult], detail: Sequence[FeatureDetail]
 ) -> list[list[_Value]]:
     labels = unique(f.name for f in result.features)  # of all: a label must not depend on what else is shown
-    return [list(_feature((monitor, labels[f.name]), f, detail)) for f in features]
+    segments = unique({str(f.segment) for f in result.features if f.segment is not None})
+    return [
+        list(_feature((monitor, labels[f.name], segments[str(f.segment)] if f.segment else ""), f, detail))
+        for f in features
+    ]
 
 
-def _feature(of: tuple[str, str], feature: FeatureResult, detail: Sequence[FeatureDetail]) -> Iterator[_Value]:
+def _feature(
+    of: tuple[str, str, str], feature: FeatureResult, detail: Sequence[FeatureDetail]
+) -> Iterator[_Value]:
     yield "feature_drift_detected", of, feature.drifted
     if feature.method is not None:
         method = clean(feature.method)

@@ -78,6 +78,7 @@ def message(
         "reference": result.reference and result.reference.model_dump(include={"version", "sha256"}),
         "features": [
             f.model_dump(include={"name", "method", "score", "threshold", "window", "effect"})
+            | (f.model_dump(include={"column", "segment"}) if f.segment is not None else {})
             | ({"since": since[f.name]} if f.name in since and drift else {})
             | ({"histogram": _rounded(f.histogram)} if f.histogram is not None and i < HISTOGRAMS else {})
             for i, f in enumerate(result.drifted[:MOST])

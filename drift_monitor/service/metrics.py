@@ -24,7 +24,7 @@ __all__ = ["FEATURE_METRICS", "KNOWN_LABELS", "METRICS", "PREFIX", "Exposition",
 
 _END = b"# EOF\n"  # of OpenMetrics
 
-_M, _F, _R = ("monitor",), ("monitor", "feature"), ("receiver",)
+_M, _F, _R = ("monitor",), ("monitor", "feature", "segment"), ("receiver",)
 METRICS: tuple[Spec, ...] = (
     Spec("build_info", "gauge", "Always 1; what is running.", ("version", "revision", "python_version")),
     Spec("config_last_reload_successful", "gauge", "Whether the configuration on disk is the one that runs."),

@@ -60,6 +60,7 @@ def _promote(request: PromoteRequest, folder: Path) -> PromoteResult:
         columns=monitor.columns,
         timestamp=monitor.source.timestamp,
         bucket=monitor.window.bucket,
+        segments=monitor.segmented,
         timezone=monitor.source.timezone,
         created=now(),
         sample_rows=monitor.report.rows,
@@ -67,7 +68,7 @@ def _promote(request: PromoteRequest, folder: Path) -> PromoteResult:
         model_version=request.model_version,
     )
     specs = watched_specs(monitor, built)
-    lost = sorted({s.name for s in watched_specs(monitor, before)} - {s.name for s in specs})
+    lost = sorted({s.column for s in watched_specs(monitor, before)} - {s.column for s in specs})
     if lost:
         raise BadReferenceError(
             f"{request.training} lacks {', '.join(lost[:5])}, which the monitor watches: name the file that the "

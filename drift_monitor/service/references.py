@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,9 @@ from drift_monitor.config.models import Monitor, sample_of
 from drift_monitor.core.errors import BadReferenceError, ConfigError
 from drift_monitor.core.policy import Quality
 from drift_monitor.core.profile import Spec
-from drift_monitor.core.types import Value
+from drift_monitor.core.types import Segment, Value
 from drift_monitor.reference import Reference, build_reference, open_reference
+from drift_monitor.reference.segments import refuse_unbuilt
 from drift_monitor.reference.version import hash_file, write_durably
 from drift_monitor.service.lock import locked
 from drift_monitor.service.promotions import promoted_folder, promotion_of
@@ -161,10 +162,10 @@ def training_of(name: str, monitor: Monitor, state: Path, *, now: Callable[[], d
 
 
 def watched_specs(monitor: Monitor, reference: Reference) -> list[Spec]:
-    """The reference's features that a monitor watches.
+    """The reference's features that a monitor watches: columns, and then columns in segments.
 
     Raises:
-        BadReferenceError: it has none of them, or was built with other kinds.
+        BadReferenceError: it has none of them, or was built with other kinds or without the segments.
     """
     columns = monitor.columns
     kinds = reference.manifest.kinds
@@ -174,11 +175,21 @@ def watched_specs(monitor: Monitor, reference: Reference) -> list[Spec]:
                 f"columns.kinds says that {name!r} is {kind}, but reference {reference.manifest.version} was "
                 f"built with {kinds[name]}: build a new version"
             )
-    wanted = set(columns.watched(kinds, monitor.source.timestamp))
-    specs = [spec for spec in reference.specs if spec.name in wanted]
+    wanted, segments = set(columns.watched(kinds, monitor.source.timestamp)), monitor.segmented
+    refuse_unbuilt(segments, reference.manifest)
+    specs = [
+        spec
+        for spec in reference.specs
+        if spec.column in wanted and (spec.segment is None or _has(segments, spec.segment))
+    ]
     if not specs:
         raise BadReferenceError(f"reference {reference.manifest.version} has none of the monitor's features")
     return specs
+
+
+def _has(segments: Mapping[str, Sequence[str] | None], segment: Segment) -> bool:
+    values = segments.get(segment.column, ())
+    return values is None or segment.value in values
 
 
 def quality_of(monitor: Monitor, reference: Reference) -> Quality:
@@ -211,6 +222,8 @@ def _recipe(monitor: Monitor) -> str:
         monitor.window.bucket.total_seconds(),
         monitor.report.rows,
     ]
+    if monitor.segments:
+        settings.append(monitor.model_dump(mode="json", include={"segments"}))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -223,6 +236,7 @@ def _built(
         columns=monitor.columns,
         timestamp=monitor.source.timestamp,
         bucket=monitor.window.bucket,
+        segments=monitor.segmented,
         timezone=monitor.source.timezone,
         created=created,
         sample_rows=monitor.report.rows,

@@ -64,7 +64,7 @@ class Reporter:
             window=None if monitor.source.timestamp is None else result.window,
             output=self.path(run),
             run=run,
-            first=tuple(f.name for f in result.drifted),
+            first=tuple(dict.fromkeys(f.column or f.name for f in result.drifted)),
         )
         self.ask(request, monitor.report.deadline)
 

@@ -42,6 +42,7 @@ def perform_reweight(
         OSError: something cannot be written.
     """
     from drift_monitor.actions.weighting import make_weights, write_manifest  # noqa: PLC0415 - heavy
+    from drift_monitor.core.profile import whole_columns  # noqa: PLC0415
     from drift_monitor.service.evaluate import CheckRequest, evaluate  # noqa: PLC0415
     from drift_monitor.service.references import reference_of, training_of, watched_specs  # noqa: PLC0415
 
@@ -74,7 +75,7 @@ def perform_reweight(
         write_manifest(request.output, manifest, request.output)
     else:
         reference = reference_of(name, monitor, state, now=now)
-        specs = watched_specs(monitor, reference)
+        specs = whole_columns(watched_specs(monitor, reference))
         manifest = make_weights(request, reference, specs, training, result, packages, progress)
     made = {file.name: file.sha256 for file in manifest.files}
     found = manifest.diagnostics

@@ -135,6 +135,15 @@ def test_every_row_of_the_short_run_gets_a_weight() -> None:
 
 
 @takes_minutes
+def test_segments_are_measured_and_find_what_the_whole_does_not() -> None:
+    found = figures("segments.py", "--rounds", "1")
+    assert set(found["costs"]) == {"whole", "segments"}
+    whole, segments = found["figures"]["whole"], found["figures"]["segments"]
+    assert segments["features"] == 7 + 10 * 6
+    assert segments["drifting days found"] > whole["drifting days found"]
+
+
+@takes_minutes
 def test_a_sliding_window_reads_each_row_once() -> None:
     found = figures("incremental.py")
     assert found["goals"] == {"each row read once": True}

@@ -19,6 +19,7 @@ from drift_monitor.core.types import (
     Lane,
     Outcome,
     QualityResult,
+    Segment,
     Signal,
     Window,
 )
@@ -94,6 +95,14 @@ def test_only_signals_over_the_threshold_are_told() -> None:
         {"channel": "features", "window": 0, "score": 9.0, "detail": ""},
         {"channel": "pairs", "window": 86400, "score": 8.0, "detail": "a with b"},
     ]
+
+
+def test_a_feature_of_a_segment_tells_both() -> None:
+    segment = Segment(column="carrier", value="UA")
+    sliced = feature("delay where carrier = UA").model_copy(update={"column": "delay", "segment": segment})
+    first, second = said(check(0, sliced, feature("delay")))["features"]
+    assert (first["column"], first["segment"]) == ("delay", {"column": "carrier", "value": "UA"})
+    assert "segment" not in second
 
 
 def test_each_feature_tells_since_when_it_drifts() -> None:

@@ -115,8 +115,9 @@ def scrape(view, accept="", read=lambda run: None):
 
 
 def samples(text, parse=parse_text):
+    """By name and labels, without the segment where it is empty, which to Prometheus is none."""
     return {
-        (s.name.removeprefix(PREFIX), tuple(sorted(s.labels.items()))): s.value
+        (s.name.removeprefix(PREFIX), tuple(sorted(s.labels.items() - {("segment", "")}))): s.value
         for family in parse(text)
         for s in family.samples
     }

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from servers import SUITES, SYSTEM, free_port, programs, until
 
 from drift_monitor.config.models import Config
-from drift_monitor.core.types import CheckResult, FeatureResult, Outcome, StatResult, Window
+from drift_monitor.core.types import CheckResult, FeatureResult, Outcome, Segment, StatResult, Window
 from drift_monitor.service.exposition import render
 from drift_monitor.service.feature_series import FeatureSeries, all_of
 from drift_monitor.service.metrics import FEATURE_METRICS, METRICS, Exposition
@@ -50,6 +50,7 @@ def judged(monitor, names):
     features = tuple(
         FeatureResult(
             name=name,
+            segment=Segment(column="c", value=name) if n % 3 == 0 else None,
             kind="categorical",
             drifted=n % 2 == 0,
             method="chi2",
