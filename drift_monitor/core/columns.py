@@ -105,8 +105,8 @@ class Flat:
 
     def stored(self, names: Sequence[str]) -> pa.Schema:
         """As much of what is stored as these need."""
-        wanted = {self._by_name[name].path for name in names}
-        return pa.schema([_pruned(f, (f.name,), wanted) for f in self._stored if f.name in self.roots(names)])
+        wanted, roots = {self._by_name[name].path for name in names}, set(self.roots(names))
+        return pa.schema([_pruned(f, (f.name,), wanted) for f in self._stored if f.name in roots])
 
     def is_stored(self, name: str) -> bool:
         """Whether a column is stored under its name, and as what it is."""

@@ -21,6 +21,8 @@ from drift_monitor.config.infer import infer
 from drift_monitor.config.models import Columns, FilesSource, Monitor
 from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import BadReferenceError, SchemaError
+from drift_monitor.core.fold import profile_buckets
+from drift_monitor.core.profile import NumericProfile, NumericSpec
 from drift_monitor.core.types import CheckResult, Outcome, Window
 from drift_monitor.core.vectors import LONGEST, PARTS, vector_parts
 from drift_monitor.reference import build_reference
@@ -459,3 +461,45 @@ def test_a_refreshed_training_set_keeps_its_columns_as_they_are_stored(tmp_path:
     assert schema.equals(table.schema)
     (split,) = files.splits(None)
     assert next(iter(files.batches(split, schema.names))).to_pylist() == table.to_pylist()
+
+
+def test_a_number_written_as_a_float16_meets_its_edge() -> None:
+    values = np.array([0.1, 0.2, 0.3])
+    spec = NumericSpec.fit("x", np.tile(values, 50))
+    batch = pa.RecordBatch.from_arrays([pa.array(values.astype(np.float16))], ["x"])
+    (profile,) = profile_buckets([spec], [batch]).values()
+    found = profile.features["x"]
+    assert isinstance(found, NumericProfile)
+    assert found.counts[1::2].tolist() == [1, 1, 1]
+
+
+tree = st.recursive(
+    st.integers(0, 99),
+    lambda inside: st.dictionaries(st.sampled_from(["a", "b", "a.b", "b.a", "c"]), inside, min_size=1, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from(["a", "b", "a.b", "b.a.c", "c"]), tree, min_size=1, max_size=4))
+def test_files_give_each_name_its_own_values_whatever_the_dots(
+    tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any]
+) -> None:
+    def below(value: Any, path: str) -> list[tuple[str, int]]:
+        if not isinstance(value, dict):
+            return [(path, value)]
+        return [pair for name, inner in value.items() for pair in below(inner, f"{path}.{name}")]
+
+    own = {name: value for name, value in row.items() if not isinstance(value, dict)}
+    nested = [pair for name, value in row.items() for pair in below(value, name) if isinstance(value, dict)]
+    names = [name for name, _ in nested if name not in own]
+    path = tmp_path_factory.mktemp("tree") / "a.parquet"
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    source = open_files(FilesSource(path=str(path)), {})
+    if len(names) > len(set(names)):
+        with pytest.raises(SchemaError, match="more than one column"):
+            source.columns()
+        return
+    expected = dict(nested) | own
+    for asked in [[name] for name in expected] + [sorted(expected)]:
+        assert read(source, asked) == {name: [expected[name]] for name in asked}

@@ -1,19 +1,25 @@
 """Rows that are sent with objects and lists in them."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from drift_monitor.config.intake import PushSource
+from drift_monitor.config.models import Columns, FilesSource
 from drift_monitor.core.columns import Flat
 from drift_monitor.core.vectors import PARTS, vector_parts
 from drift_monitor.intake.kserve import inputs_of
 from drift_monitor.intake.layout import Layout, LiveColumn
 from drift_monitor.intake.refused import RefusedError
 from drift_monitor.intake.rows import from_arrow_stream, from_json_lines, from_records
+from drift_monitor.reference import build_reference
+from drift_monitor.service.live_columns import live_columns
+from drift_monitor.sources.files import open_files
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIME = "2026-03-01T11:00:00Z"
@@ -142,3 +148,39 @@ def test_a_tensor_of_a_vector_has_a_list_for_each_row():
     assert Layout(COLUMNS, "t").vectors == {"e", "p.emb"}
     found = from_records([{"t": TIME, "p.emb": [1.0, 2.0]}], LAYOUT, NOW).batch
     assert found.column("p.emb.norm")[0].as_py() == float(np.sqrt(5.0))
+
+
+def test_values_of_avro_are_numbers():
+    record = {"t": NOW, "p": {"age": Decimal("0.3")}, "p.real": time(1, 2, 3, 500_000), "e": [Decimal(3), 4]}
+    found = from_records([record], LAYOUT, NOW).batch
+    assert [found.column(name)[0].as_py() for name in ("p.age", "p.real", "e.norm")] == [0.3, 3723.5, 5.0]
+
+
+def test_rows_that_were_sent_are_those_of_the_same_rows_in_files(tmp_path):
+    rng = np.random.default_rng(7)
+    rows = [
+        {
+            "t": (NOW + timedelta(minutes=k)).isoformat(),
+            "p": None
+            if k % 9 == 4
+            else {"x": float(rng.normal()), "c": f"c{k % 3}", "emb": rng.normal(size=3).tolist()},
+            "p.y": k / 7,
+        }
+        for k in range(300)
+    ]
+    table = pa.Table.from_pylist([row | {"t": datetime.fromisoformat(row["t"])} for row in rows])
+    pq.write_table(table, tmp_path / "training.parquet")
+    source = {"folder": tmp_path / "r", "timestamp": "t", "bucket": timedelta(hours=1), "created": NOW}
+    manifest = build_reference(tmp_path / "training.parquet", columns=Columns(), **source).manifest
+    layout = Layout.of(PushSource(type="push", timestamp="t"), live_columns(manifest, Columns()))
+    names = [feature.name for feature in manifest.features]
+    assert names == ["p.x", "p.c", *(f"p.emb.{part}" for part in PARTS), "p.y"]
+    both = from_json_lines(lines(rows), layout, NOW), from_arrow_stream(stream(table), layout, NOW)
+    for n, sent in enumerate(both):
+        pq.write_table(pa.Table.from_batches([sent.batch]), tmp_path / f"spool{n}.parquet")
+        found = []
+        for name in (f"spool{n}", "training"):
+            files = open_files(FilesSource(path=str(tmp_path / f"{name}.parquet"), timestamp="t"), {})
+            batches = [b for split in files.splits(None) for b in files.batches(split, names)]
+            found.append({name: [v for b in batches for v in b.column(name).to_pylist()] for name in names})
+        assert found[0] == found[1]
