@@ -211,8 +211,8 @@ class FilesSource(Model):
 
     @model_validator(mode="after")
     def _sample_of_parquet(self) -> Self:
-        text = self.format in ("csv", "jsonl") or self.path.lower().endswith(_TEXT_ENDINGS)
-        if self.sample is not None and text and self.format != "parquet":
+        text = self.path.lower().endswith(_TEXT_ENDINGS) if self.format == "auto" else self.format != "parquet"
+        if self.sample is not None and text:
             raise ValueError("`sample` chooses row groups of Parquet files, and text has none: leave it out")
         return self
 

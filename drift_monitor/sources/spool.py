@@ -109,7 +109,7 @@ def holders(paths: Iterable[str]) -> dict[str, str]:
         if match is None:
             continue
         if path.parent not in folders:
-            folders[path.parent] = current(all_pieces(path.parent))
+            folders[path.parent] = current(all_pieces(path.parent)) if path.parent.is_dir() else []
         first, last = int(match[2]), int(match[3])
         holder = next((p for p in folders[path.parent] if p.first <= first and last <= p.last), None)
         if holder is not None:

@@ -151,6 +151,8 @@ def test_a_backtest_judges_the_same_rows(data: Path) -> None:
 def test_text_has_no_row_groups(data: Path) -> None:
     with pytest.raises(ValueError, match="`sample` chooses row groups of Parquet files"):
         FilesSource(path="live/*.csv", sample=10.0)
+    with pytest.raises(ValueError, match="`sample` chooses row groups of Parquet files"):
+        FilesSource(path="captures/", format="sagemaker", sample=10.0)
     pacsv.write_csv(rows(LIVE, 1, seed=1), data / "live" / "more.csv")
     with pytest.raises(SourceError, match=r"`sample` chooses row groups .*more.csv' is text, which has none"):
         open_files(FilesSource(path=str(data / "live"), sample=10.0), {})
@@ -158,4 +160,4 @@ def test_text_has_no_row_groups(data: Path) -> None:
 
 
 def test_a_training_set_takes_in_all_rows(data: Path) -> None:
-    assert "source.sample" in (unrefreshable(monitor(data).source) or "")
+    assert "source.sample" in (unrefreshable(monitor(data).source, None) or "")
