@@ -85,7 +85,7 @@ def test_variables_and_files_hold_secrets() -> None:
         (("path: s3://b/x", "endpoint: minio:9000"), "an endpoint is scheme and host"),
         (
             ("type: sqlite", "path: x"),
-            "must be one of files, sql, delta, iceberg, push, kafka: did you mean `sql`?",
+            "must be one of files, sql, delta, iceberg, spark, push, kafka: did you mean `sql`?",
         ),
         (("path: x", "tpye: sql"), "unknown key, did you mean `type`?"),
     ],
