@@ -152,7 +152,7 @@ def _hash(column: pa.Array) -> _Hashes:
         found = np.zeros(len(column), np.uint64)
     elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
         numbers = as_numpy(column.cast(pa.float64(), safe=False)) + 0.0
-        with np.errstate(over="ignore", invalid="ignore"):  # of infinities of both signs, and of the largest floats
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities of both signs, and the largest
             whole = numbers.sum()
         if math.isnan(whole):
             numbers[np.isnan(numbers)] = np.nan
