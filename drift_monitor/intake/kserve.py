@@ -176,6 +176,8 @@ def _rows(
             raise RefusedError(f"{where} of {length} and of {count} rows", None, name)
         length = count
         if name in vectors:
+            if count and not width:
+                raise RefusedError("a vector for each row has numbers, and this shape has none", None, name)
             columns[name] = [values[at : at + width] for at in range(0, count * width, width or 1)]
         elif width == 1 and (len(tensors) > 1 or len(names) != 1):
             columns[name] = values

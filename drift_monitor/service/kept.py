@@ -159,8 +159,9 @@ class Kept:
         """What else decides what is read as what; another version of this program may read otherwise."""
         monitor = self._request.monitor
         kinds = {name: str(kind) for name, kind in sorted(monitor.columns.kinds.items())}
+        names = [getattr(monitor.source, setting, ()) for setting in ("inputs", "outputs")]  # of captures
         return json.dumps(
-            [__version__, monitor.source.timestamp, monitor.source.timezone, monitor.columns.id, kinds]
+            [__version__, monitor.source.timestamp, monitor.source.timezone, monitor.columns.id, kinds, *names]
         )
 
     def _close(self) -> None:

@@ -141,7 +141,7 @@ def _key(monitor: Monitor, reference: Reference, stretch: Window, splits: Sequen
     for text in (__version__, settings, reference.id.sha256, str(stretch)):
         digest.update(f"{text}\0".encode())
     for split in splits:
-        if (identity := getattr(split, "identity", None)) is None:
+        if not (identity := getattr(split, "identity", b"")):
             return ""
         digest.update(identity)
     return digest.hexdigest()

@@ -92,7 +92,8 @@ class Sampler:
         small = found[found <= self._bound]
         if len(small) > 4 * self._limit:  # none past the limit-th distinct one of these is among the smallest
             distinct = np.unique(small)
-            self._bound = distinct[min(self._limit, len(distinct)) - 1]
+            if len(distinct) >= self._limit:  # of fewer, none is out yet: the next rows may be others
+                self._bound = distinct[self._limit - 1]
         low = np.flatnonzero(found <= self._bound)
         part = pa.Table.from_batches([batch.select(self._schema.names).take(as_arrow(low))])
         self._kept = pa.concat_tables([self._kept, _as(part, self._schema)])

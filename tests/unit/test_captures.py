@@ -6,12 +6,15 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.models import FilesSource, Monitor
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Window
+from drift_monitor.service.evaluate import CheckRequest, evaluate
 from drift_monitor.sources.files import Files, open_files
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -208,3 +211,34 @@ def test_a_time_of_the_payload_is_used_where_it_has_the_name(tmp_path):
 def test_names_go_with_captures(settings, said):
     with pytest.raises(ValueError, match=said):
         FilesSource.model_validate_json(json.dumps({"path": "a", **settings}))
+
+
+def test_other_names_are_other_columns_also_of_files_that_were_read(tmp_path):
+    rng = np.random.default_rng(5)
+    times = [START - timedelta(days=3) + timedelta(minutes=10 * i) for i in range(432)]
+    training = {"at": times, "x": rng.normal(0, 1, 432), "y": rng.normal(50, 1, 432)}
+    pq.write_table(pa.table(training), tmp_path / "training.parquet")
+    lines = [json.dumps(capture(i, part(f"{rng.normal(0, 1)},{rng.normal(50, 1)}"))) for i in range(1440)]
+    (tmp_path / "live.jsonl").write_text("\n".join(lines) + "\n")
+
+    def effects(names):
+        monitor = {
+            "reference": str(tmp_path / "training.parquet"),
+            "source": {"path": str(tmp_path / "live.jsonl"), "format": "sagemaker", "timestamp": "at"}
+            | {"inputs": names},
+            "schedule": {"every": "1d"},
+            "alarm": {"false_alerts_per_month": None},
+        }
+        result = evaluate(
+            CheckRequest(
+                name="m",
+                monitor=Monitor.model_validate_json(json.dumps(monitor)),
+                state=tmp_path / "state",
+                window=Window(start=START, end=START + timedelta(days=1)),
+            )
+        )
+        return {feature.name: feature.effect for feature in result.features}
+
+    right, swapped = effects(["x", "y"]), effects(["y", "x"])
+    assert right != swapped
+    assert effects(["x", "y"]) == right

@@ -140,6 +140,12 @@ def test_inputs_that_cannot_be_read(data, said):
         inputs_of(data, ("x", "c"))
 
 
+def test_vectors_of_no_numbers_are_refused():
+    inputs = [{"name": "x", "shape": [2], "data": [1, 2]}, {"name": "v", "shape": [2, 0], "data": []}]
+    with pytest.raises(RefusedError, match="this shape has none"):
+        inputs_of({"inputs": inputs}, ("x",), {"v"})
+
+
 def test_the_three_modes_of_cloudevents():
     whole = ask([1, "a"])
     attributes = {f"ce-{name}": value for name, value in whole.items() if name != "data"}

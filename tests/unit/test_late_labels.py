@@ -320,6 +320,10 @@ def test_labels_in_text_files_and_in_a_database_are_the_same_labels(folder: Path
     uri = f"sqlite://{folder / 'labels.db'}"
     source = {"type": "sql", "uri": uri, "table": "labels", "timestamp": "known"}
     assert performance(folder, source=source) == expected
+    with closing(sqlite3.connect(folder / "labels.db")) as database:  # a table does not tell that it has changed
+        database.execute("DELETE FROM labels WHERE rowid % 4 = 0")
+        database.commit()
+    assert performance(folder, source=source).labelled == expected.labelled - 30
 
 
 def test_files_that_stay_are_read_once_and_a_late_file_is_noticed(

@@ -46,6 +46,14 @@ def test_rows_that_are_there_often_stay_often() -> None:
     assert (found[0.0], found[1.0], found[2.0]) == pytest.approx((900, 90, 10), abs=1)
 
 
+@pytest.mark.parametrize("last", range(8))
+def test_few_different_rows_leave_room_for_those_that_come_later(last: int) -> None:
+    first = pa.record_batch({"x": [100.0] * 900, "name": ["n"] * 900}, SCHEMA)
+    then = pa.record_batch({"x": [float(last)] * 100, "name": ["n"] * 100}, SCHEMA)
+    found = Counter(sample_batches([first, then], SCHEMA, 100)["x"].to_pylist())
+    assert (found[100.0], found[float(last)]) == pytest.approx((90, 10), abs=1)
+
+
 def test_the_sample_is_like_the_whole() -> None:
     rng = np.random.default_rng(0)
     table = pa.table(
