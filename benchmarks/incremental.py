@@ -14,6 +14,7 @@ the features.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import tempfile
@@ -147,6 +148,8 @@ def wide(folder: Path, *, quick: bool) -> dict[str, Any]:
     started = process_time()
     judge(folder, length, START + length)
     first = process_time() - started
+    gc.collect()
+    gc.freeze()  # as a worker does after its first window
     settings = monitor(folder, length, incremental=True)
     reference = reference_of("m", settings, folder / "state", now=lambda: datetime.now(UTC))
     specs = watched_specs(settings, reference)

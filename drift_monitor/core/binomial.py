@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from scipy.special import bdtr, bdtrc, bdtrik
 
@@ -29,6 +30,7 @@ def lower_quantile(q: float, n: int, share: float) -> int:
     return k
 
 
+@lru_cache(maxsize=4096)  # many features of a window have the same rows and the same rate
 def upper_quantile(q: float, n: int, share: float) -> int:
     """The smallest k with P(X > k) <= q, X ~ Binomial(n, share); exact for tiny q too.
 

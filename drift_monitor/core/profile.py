@@ -15,7 +15,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -118,6 +118,12 @@ class NumericSpec:
             units = values * inverse - self.origin * inverse if self.unit > 1 else (values - self.origin) * inverse
             return np.asarray(np.rint(units, out=units))
 
+    @cached_property
+    def lower_units(self) -> Ints:
+        """Units at the lower edge of each cell, shape (2k + 1,); the first has its upper edge's."""
+        units = self.units(self.edges).astype(np.int64)
+        return np.concatenate((units[:1], np.repeat(units, 2)))
+
 
 @dataclass(frozen=True, eq=False)
 class CategoricalSpec:
@@ -207,7 +213,7 @@ class NumericProfile:
     minimum: float = math.nan
     maximum: float = math.nan
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Rows with a finite value."""
         return int(self.counts.sum())
@@ -237,14 +243,14 @@ class NumericProfile:
         return spec.origin + spec.unit * (total / n), variance * spec.unit * spec.unit
 
     def quantile(self, spec: NumericSpec, q: float) -> float:
-        """The q-quantile, to within a cell; nan without rows.
-
-        A value between two edges is placed at its cell's mean.
-        """
+        """The q-quantile, to within a cell; nan without rows."""
         n = self.n
         if not n:
             return math.nan
-        cell = int(np.searchsorted(np.cumsum(self.counts), max(1, math.ceil(q * n))))
+        return self.value(spec, int(np.searchsorted(np.cumsum(self.counts), max(1, math.ceil(q * n)))))
+
+    def value(self, spec: NumericSpec, cell: int) -> float:
+        """What stands for the rows of a cell that has some: its edge, or their mean between two edges."""
         if cell % 2:
             return float(spec.edges[cell // 2])
         low = self.minimum if cell == 0 else float(spec.edges[cell // 2 - 1])
@@ -284,7 +290,7 @@ class CategoricalProfile:
     unseen: Mapping[str, int] = field(default_factory=dict)
     nulls: int = 0
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Rows with a value."""
         return int(self.counts.sum()) + self.other

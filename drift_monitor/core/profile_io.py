@@ -21,7 +21,6 @@ from drift_monitor.core.profile import (
     CategoricalProfile,
     CategoricalSpec,
     FeatureProfile,
-    Floats,
     Ids,
     Ints,
     NumericProfile,
@@ -179,14 +178,15 @@ def profiles_from_tables(
         )
         names = table["feature"].combine_chunks().dictionary_encode()
         codes = np.where(is_missing(names.indices), -1, as_numpy(names.indices))
+        columns = _Columns(table)
         for code, name in enumerate(names.dictionary.to_pylist()):
             if name in by_name:
                 rows = np.flatnonzero((codes == code) & wanted)
-                for start, profile in _features(by_name[name], _rows(table, rows), starts[rows]).items():
+                for start, profile in _features(by_name[name], columns, rows, starts[rows]).items():
                     mine = features.setdefault(start, {})
                     mine[name] = merge_features(mine[name], profile) if name in mine else profile
         whole = np.flatnonzero(codes == -1)
-        for start, row in zip(starts[whole].tolist(), _rows(table, whole).to_pylist(), strict=True):
+        for start, row in zip(starts[whole].tolist(), table.take(as_arrow(whole)).to_pylist(), strict=True):
             part = Profile(row["rows"], {}, row["oldest"], row["newest"], _ids(row))
             buckets[start] = buckets[start].merge(part) if start in buckets else part
     return {start: replace(bucket, features=features.get(start, {})) for start, bucket in buckets.items()}
@@ -232,11 +232,8 @@ def _check(found: pa.Schema, wanted: pa.Schema, optional: Sequence[str] = ()) ->
 
 
 def _base(spec: Spec) -> Ints:
-    """Units at the lower edge of each cell; the first cell has none, and is given its upper edge."""
-    if not isinstance(spec, NumericSpec):
-        return np.zeros(0, np.int64)
-    units = spec.units(spec.edges).astype(np.int64)
-    return np.concatenate((units[:1], np.repeat(units, 2)))
+    """What is taken from the sums of each cell for every row."""
+    return spec.lower_units if isinstance(spec, NumericSpec) else np.zeros(0, np.int64)
 
 
 def _ids(row: Mapping[str, Any]) -> Ids | None:
@@ -280,68 +277,90 @@ def _feature_row(name: str, bucket: int, profile: FeatureProfile, base: Ints) ->
     return row
 
 
-def _rows(table: pa.Table, rows: Ints) -> pa.Table:
-    """Some rows; those of a feature mostly follow each other, and are then not copied."""
-    if not len(rows):
-        return table.slice(0, 0)
-    first, last = int(rows[0]), int(rows[-1])
-    part = table.slice(first, last - first + 1)
-    return part if part.num_rows == len(rows) else part.take(as_arrow(rows - first))
+class _Columns:
+    """The columns of a table of profiles as arrays, of which a feature has some rows.
+
+    Attributes:
+        numbers: `_NUMBERS` and `other`; what is missing counts nothing, shape (rows, 6).
+        minimum, maximum: NaN where there are none, shape (rows,).
+        squares: exact integers.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._columns = {name: table[name].combine_chunks() for name in PROFILES.names}
+        columns = self._columns
+        self.numbers = np.stack(
+            [
+                np.where(is_missing(columns[name]), 0, as_numpy(columns[name])).astype(np.int64)
+                for name in (*_NUMBERS, "other")
+            ],
+            axis=1,
+        )
+        self.minimum, self.maximum = (
+            np.where(is_missing(columns[name]), np.nan, as_numpy(columns[name])) for name in ("minimum", "maximum")
+        )
+        self.squares = [int(square or 0) for square in columns["squares"].to_pylist()]
+        self._lists = {
+            name: (as_numpy(columns[name].offsets), as_numpy(columns[name].values))
+            for name in ("cells", "counts", "sums")
+        }
+
+    def lengths(self, rows: Ints) -> Ints:
+        """How many cells some rows have, shape (k,)."""
+        offsets, _ = self._lists["cells"]
+        return np.asarray(offsets[rows + 1] - offsets[rows], np.int64)
+
+    def listed(self, name: str, rows: Ints) -> Ints:
+        """The lists in some rows, one after the other."""
+        offsets, values = self._lists[name]
+        starts = offsets[rows]
+        lengths = offsets[rows + 1] - starts
+        before = np.cumsum(lengths) - lengths
+        return np.asarray(values[np.repeat(starts - before, lengths) + np.arange(lengths.sum())], np.int64)
+
+    def unseen(self, rows: Ints) -> Iterable[tuple[list[str], list[int]]]:
+        """Names and counts of unseen categories in some rows."""
+        taken = (self._columns[name].take(as_arrow(rows)).to_pylist() for name in ("unseen", "unseen_counts"))
+        return zip(*taken, strict=True)
 
 
-def _features(spec: Spec, table: pa.Table, starts: Ints) -> dict[int, FeatureProfile]:
-    """The profiles of one feature by bucket; `starts` has the bucket of each row."""
+def _features(spec: Spec, columns: _Columns, rows: Ints, starts: Ints) -> dict[int, FeatureProfile]:
+    """The profiles of one feature by bucket; `starts` has the bucket of each of its rows."""
     distinct, group = np.unique(starts, return_inverse=True)
-    columns = {name: table[name].combine_chunks() for name in PROFILES.names}
-    lengths = np.diff(as_numpy(columns["cells"].offsets))
-    cells = as_numpy(columns["cells"].flatten())
-    found = as_numpy(columns["counts"].flatten())
+    cells, found = columns.listed("cells", rows), columns.listed("counts", rows)
     width = len(spec.categories) if isinstance(spec, CategoricalSpec) else 2 * len(spec.edges) + 1
-    at = np.repeat(group, lengths), cells
+    at = np.repeat(group, columns.lengths(rows)), cells
     counts = np.zeros((len(distinct), width), np.int64)
     np.add.at(counts, at, found)
-    totals = {name: _totals(columns[name], group, len(distinct)) for name in (*_NUMBERS, "other")}
+    numbers = np.zeros((len(distinct), columns.numbers.shape[1]), np.int64)
+    np.add.at(numbers, group, columns.numbers[rows])
+    totals = numbers.tolist()
     if isinstance(spec, CategoricalSpec):
         unseen: list[dict[str, int]] = [{} for _ in distinct]
-        for i, names, numbers in zip(
-            group.tolist(), columns["unseen"].to_pylist(), columns["unseen_counts"].to_pylist(), strict=True
-        ):
-            for name, count in zip(names, numbers, strict=True):
+        for i, (names, seen) in zip(group.tolist(), columns.unseen(rows), strict=True):
+            for name, count in zip(names, seen, strict=True):
                 unseen[i][name] = unseen[i].get(name, 0) + count
+        place = _NUMBERS.index("nulls")
         return {
-            start: CategoricalProfile(counts[i], totals["other"][i], bounded(unseen[i]), totals["nulls"][i])
+            start: CategoricalProfile(counts[i], totals[i][-1], bounded(unseen[i]), totals[i][place])
             for i, start in enumerate(distinct.tolist())
         }
     sums = np.zeros_like(counts)
-    np.add.at(sums, at, as_numpy(columns["sums"].flatten()) + found * _base(spec)[cells])
+    np.add.at(sums, at, columns.listed("sums", rows) + found * _base(spec)[cells])
     squares = [0] * len(distinct)
-    for i, square in zip(group.tolist(), columns["squares"].to_pylist(), strict=True):
-        squares[i] += int(square)
+    for i, row in zip(group.tolist(), rows.tolist(), strict=True):
+        squares[i] += columns.squares[row]
     low, high = np.full((2, len(distinct)), np.nan)
-    np.fmin.at(low, group, _or_nan(columns["minimum"]))
-    np.fmax.at(high, group, _or_nan(columns["maximum"]))
+    np.fmin.at(low, group, columns.minimum[rows])
+    np.fmax.at(high, group, columns.maximum[rows])
     return {
         start: NumericProfile(
             counts[i],
             sums[i],
             squares[i],
-            totals["saturated"][i],
-            totals["nulls"][i],
-            totals["nans"][i],
-            totals["pos_inf"][i],
-            totals["neg_inf"][i],
-            float(low[i]),
-            float(high[i]),
+            **dict(zip(_NUMBERS, totals[i], strict=False)),
+            minimum=float(low[i]),
+            maximum=float(high[i]),
         )
         for i, start in enumerate(distinct.tolist())
     }
-
-
-def _or_nan(column: pa.Array) -> Floats:
-    return np.where(is_missing(column), np.nan, as_numpy(column))
-
-
-def _totals(column: pa.Array, group: Ints, buckets: int) -> list[int]:
-    total = np.zeros(buckets, np.int64)
-    np.add.at(total, group, np.where(is_missing(column), 0, as_numpy(column)))
-    return [int(n) for n in total]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from drift_monitor.core.alarm import RunScore
 from drift_monitor.core.policy import Alarm
@@ -25,7 +25,8 @@ from drift_monitor.core.profile import (
 )
 from drift_monitor.core.promise import promise
 from drift_monitor.core.stattests import DEFAULT_ALARM, REPORTED, STATTESTS
-from drift_monitor.core.stattests.effects import effect, effect_size, histogram
+from drift_monitor.core.stattests.batch import Batch, parts
+from drift_monitor.core.stattests.effects import effect_size, effect_sizes, effects, histogram
 from drift_monitor.core.types import Basis, FeatureResult, Outcome, QualityResult, Signal, StatResult
 
 OUTSIDE: Final = "evidently:"
@@ -123,11 +124,15 @@ def judge(
     if not current.rows:
         return Judgement(Outcome.NO_DATA, "the window has no rows", promised)
 
-    judged = {s.name for s in specs if _unjudged(current.features.get(s.name), alarm) is None}
-    tests = sum(t is None for s in specs if s.name in judged for t in deciding_methods(s, alarm).values())
+    judged = [s for s in specs if _unjudged(current.features.get(s.name), alarm) is None]
+    tests = sum(t is None for s in judged for t in deciding_methods(s, alarm).values())
     alpha = alarm.alpha / max(tests, 1)
+    calibrated = threshold is not None and threshold.value is not None
+    measured = _measure(judged, reference, current, alarm, alpha, calibrated=calibrated, brief=brief)
     found = [
-        _feature(s, reference, current, alarm, alpha, (extra or {}).get(s.name, {}), scored, brief=brief)
+        _feature(
+            s, reference, current, alarm, measured.get(s.name), (extra or {}).get(s.name, {}), scored, brief=brief
+        )
         for s in specs
     ]
     ratios = sorted((_ratio(f) for f in found if f.score is not None), reverse=True)
@@ -239,58 +244,121 @@ def _unjudged(profile: FeatureProfile | None, alarm: Alarm) -> str | None:
     return None
 
 
+class _Asked(NamedTuple):
+    """What is computed of a feature.
+
+    Attributes:
+        numeric: whether it has cells of numbers, not of categories.
+        names: of the methods.
+        deciding: those that decide, with their fixed thresholds; None for the critical value.
+    """
+
+    numeric: bool
+    names: tuple[str, ...]
+    deciding: tuple[tuple[str, float | None], ...]
+
+    @classmethod
+    def of(cls, spec: Spec, alarm: Alarm, *, calibrated: bool, brief: bool) -> _Asked:
+        deciding = deciding_methods(spec, alarm)
+        shown = () if brief else (*REPORTED[spec.kind], *(m for m in alarm.report if _applies(m, spec)))
+        decide = () if brief and calibrated else deciding
+        names = [m for m in dict.fromkeys((*shown, *decide)) if not m.startswith(OUTSIDE)]
+        return cls(isinstance(spec, NumericSpec), tuple(names), tuple(deciding.items()))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The numbers of a feature that is judged.
+
+    Attributes:
+        statistics: by method; `EFFECT` is the last.
+        deciding: the methods that decide, whether or not they have an answer.
+        limits: the critical value of those without a threshold of the user; {} where a calibration decides.
+        effect: what moved, in words.
+    """
+
+    statistics: dict[str, StatResult]
+    deciding: Mapping[str, float | None]
+    limits: dict[str, float]
+    effect: str
+
+
+def _measure(
+    specs: Sequence[Spec],
+    reference: Profile,
+    current: Profile,
+    alarm: Alarm,
+    alpha: float,
+    *,
+    calibrated: bool,
+    brief: bool,
+) -> dict[str, _Measured]:
+    """The numbers of some features, by name; many features at a time."""
+    alike: dict[_Asked, list[Spec]] = {}
+    for spec in specs:
+        alike.setdefault(_Asked.of(spec, alarm, calibrated=calibrated, brief=brief), []).append(spec)
+    found: dict[str, _Measured] = {}
+    for asked, members in alike.items():
+        deciding = dict(asked.deciding)
+        undecided = [] if calibrated else [m for m, t in deciding.items() if t is None and m in asked.names]
+        for part in parts(members):
+            batch = Batch(part, *([side.features[s.name] for s in part] for side in (reference, current)))
+            results = {m: STATTESTS[m].compute(batch) for m in asked.names}
+            limits = {m: STATTESTS[m].limits(batch, alpha).tolist() for m in undecided}
+            sizes = effect_sizes(batch).tolist()
+            for i, (spec, size, words) in enumerate(zip(part, sizes, effects(batch), strict=True)):
+                statistics = {m: answer for m, answers in results.items() if (answer := answers[i]) is not None}
+                statistics[EFFECT] = StatResult(statistic=size)
+                found[spec.name] = _Measured(statistics, deciding, {m: x[i] for m, x in limits.items()}, words)
+    return found
+
+
 def _feature(
     spec: Spec,
     reference: Profile,
     current: Profile,
     alarm: Alarm,
-    alpha: float,
+    measured: _Measured | None,
     extra: Mapping[str, StatResult],
     scored: RunScore | None,
     *,
     brief: bool,
 ) -> FeatureResult:
     profile = current.features.get(spec.name)
-    result = FeatureResult(
-        name=spec.name, column=spec.column, segment=spec.segment, kind=spec.kind, role=spec.role, drifted=False
-    )
-    if profile is None:
-        return result.model_copy(update={"reason": _unjudged(profile, alarm)})
-    base = reference.features[spec.name]
-    result = result.model_copy(update=_ratios(spec, profile))
-    if not brief:
-        result = result.model_copy(update={"histogram": histogram(spec, base, profile)})
-    if reason := _unjudged(profile, alarm):
-        return result.model_copy(update={"reason": reason})
-
-    calibrated = scored is not None and scored.threshold.value is not None
-    deciding = deciding_methods(spec, alarm)
-    names = dict.fromkeys((*REPORTED[spec.kind], *deciding, *(m for m in alarm.report if _applies(m, spec))))
-    if brief:
-        names = {} if calibrated else dict.fromkeys(deciding)
-    statistics = {
-        name: answer
-        for name in names
-        if not name.startswith(OUTSIDE) and (answer := STATTESTS[name].function(spec, base, profile)) is not None
+    known: dict[str, Any] = {
+        "name": spec.name,
+        "column": spec.column,
+        "segment": spec.segment,
+        "kind": spec.kind,
+        "role": spec.role,
+        "drifted": False,
     }
-    statistics |= dict(sorted(extra.items()))
-    size = effect_size(spec, base, profile)
-    statistics[EFFECT] = StatResult(statistic=size)
-    update: dict[str, object] = {"statistics": statistics, "effect": effect(spec, base, profile)}
+    if profile is None:
+        return FeatureResult(**known, reason=_unjudged(profile, alarm))
+    known |= _ratios(spec, profile)
+    if not brief:
+        known["histogram"] = histogram(spec, reference.features[spec.name], profile)
+    if measured is None:
+        return FeatureResult(**known, reason=_unjudged(profile, alarm))
+
+    statistics = dict(measured.statistics)
+    size = statistics.pop(EFFECT)
+    statistics |= {**dict(sorted(extra.items())), EFFECT: size}
+    known |= {"statistics": statistics, "effect": measured.effect}
     pair: _Pair | None
-    if scored is not None and calibrated:
-        pair, seconds = _calibrated(spec, alarm, scored)
-        update["window"] = seconds
+    if scored is not None and scored.threshold.value is not None:
+        pair, known["window"] = _calibrated(spec, alarm, scored)
     else:
-        pair = _decisive(spec, base, profile, alarm, alpha, deciding, statistics)
+        pair = _decisive(measured, statistics, _floor(spec, alarm))
     if pair is None:
-        update["reason"] = f"not judged: none of {', '.join(deciding) or 'no method'} has an answer on this data"
+        names = ", ".join(measured.deciding) or "no method"
+        known["reason"] = f"not judged: none of {names} has an answer on this data"
     else:
         drifted = pair.score > pair.threshold
-        update |= {"method": pair.method, "score": pair.score, "threshold": pair.threshold, "drifted": drifted}
+        known |= {"method": pair.method, "score": pair.score, "threshold": pair.threshold, "drifted": drifted}
         if drifted:
-            update["reason"] = f"{pair.method} {pair.score:.3g} is over {pair.threshold:.3g}"
-    return result.model_copy(update=update)
+            known["reason"] = f"{pair.method} {pair.score:.3g} is over {pair.threshold:.3g}"
+    return FeatureResult(**known)
 
 
 def _floor(spec: Spec, alarm: Alarm) -> float:
@@ -311,30 +379,22 @@ def _calibrated(spec: Spec, alarm: Alarm, scored: RunScore) -> tuple[_Pair | Non
     return _Pair(found.method, found.score, limit), seconds
 
 
-def _decisive(
-    spec: Spec,
-    base: FeatureProfile,
-    profile: FeatureProfile,
-    alarm: Alarm,
-    alpha: float,
-    deciding: Mapping[str, float | None],
-    statistics: Mapping[str, StatResult],
-) -> _Pair | None:
+def _decisive(measured: _Measured, statistics: Mapping[str, StatResult], floor: float) -> _Pair | None:
     """The pair with the largest ratio, where a significance counts no more than the effect does against its floor.
 
     A fixed threshold is the user's own decision about what matters, so the floor does not apply to it.
     """
     fixed = [
-        _Pair(m, statistics[m].statistic, t) for m, t in deciding.items() if t is not None and m in statistics
+        _Pair(m, statistics[m].statistic, t)
+        for m, t in measured.deciding.items()
+        if t is not None and m in statistics
     ]
     significant = [
-        _Pair(m, statistics[m].statistic, STATTESTS[m].critical(spec, base, profile, alpha))
-        for m, t in deciding.items()
-        if t is None and m in statistics
+        _Pair(m, statistics[m].statistic, limit)
+        for m, limit in measured.limits.items()
+        if m in statistics and math.isfinite(limit)
     ]
-    significant = [p for p in significant if math.isfinite(p.threshold)]
     if significant:
-        floor = _floor(spec, alarm)
         best = max(significant, key=lambda p: p.ratio)
         matters = _Pair(EFFECT, statistics[EFFECT].statistic, floor)
         fixed.append(min(best, matters, key=lambda p: p.ratio) if floor else best)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.core.history import Grid, History, grid_of
 from drift_monitor.core.products import PairSpec, Products
 from drift_monitor.core.products_io import COLUMNS, pairs_of, products_from_table
-from drift_monitor.core.profile import Ints, Profile, Spec
+from drift_monitor.core.profile import Ints, NumericProfile, NumericSpec, Profile, Spec
 from drift_monitor.core.profile_io import (
     PROFILES,
     history_from_table,
@@ -37,6 +40,10 @@ CURRENT: Final = "CURRENT"
 CELLS, WHOLE, BUCKETS, SAMPLE = "cells.parquet", "profile.parquet", "buckets.parquet", "sample.parquet"
 PAIRS: Final = "pairs.parquet"
 FILES: Final = (CELLS, WHOLE, BUCKETS, PAIRS, SAMPLE)
+MEMORY: Final = 1 << 28
+"""Bytes of opened versions that a process keeps; the one opened last is kept whatever its size."""
+SETTLED: Final = 2_000_000_000
+"""Nanoseconds since the last change of a file after which another would show in its times."""
 _VERSION: Final = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}", re.ASCII)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -182,6 +189,16 @@ class Reference:
         if missing := sorted(wanted - seen):
             raise BadReferenceError(f"{self.folder / BUCKETS} has no buckets of {missing[0]!r}")
 
+    @cached_property
+    def memory(self) -> int:
+        """Bytes that the cells and the profile take."""
+        cells = sum(spec.edges.nbytes for spec in self.specs if isinstance(spec, NumericSpec))
+        whole = self.profile
+        numeric = [p for p in whole.features.values() if isinstance(p, NumericProfile)]
+        arrays = [*(p.counts for p in whole.features.values()), *(p.sums for p in numeric)]
+        ids = [] if whole.ids is None else [whole.ids.hashes, whole.ids.counts]
+        return cells + sum(array.nbytes for array in (*arrays, *ids))
+
     @property
     def names(self) -> list[str]:
         """The features."""
@@ -198,6 +215,9 @@ class Reference:
 def open_reference(path: Path, version: str | None = None, *, thorough: bool = True) -> Reference:
     """Open a version and check that nothing in it has changed.
 
+    A process that opens the same version again, as a worker does for each window, gets the same object, as long as
+    no file of it was touched in between.
+
     Args:
         path: a reference folder, or a version folder in it.
         version: which; None for the one that CURRENT names.
@@ -207,6 +227,15 @@ def open_reference(path: Path, version: str | None = None, *, thorough: bool = T
         BadReferenceError: there is none, it is damaged (the message names the file), or its format is unknown.
     """
     folder = _version_folder(path, version)
+    state = _state_of(folder)
+    found = None if thorough else _known.get(folder, state)
+    if found is None:
+        found = _opened(folder, thorough=thorough)
+        _known.keep(folder, state, found)
+    return found
+
+
+def _opened(folder: Path, *, thorough: bool) -> Reference:
     manifest = read_manifest(folder)
     if _VERSION.fullmatch(folder.name) and not folder.name.endswith(manifest.sha256[:12]):
         raise BadReferenceError(f"{folder} holds version {manifest.version}: its folder was renamed or swapped")
@@ -219,6 +248,50 @@ def open_reference(path: Path, version: str | None = None, *, thorough: bool = T
     specs = specs_from_table(_read(folder, CELLS, manifest))
     profiles = profiles_from_tables([_read(folder, WHOLE, manifest)], specs)
     return Reference(folder, manifest, specs, profiles[0])
+
+
+_State = tuple[tuple[int, int, int, int], ...]
+"""Inode, size, and times of the last changes (content, status), in ns, of each file of a version."""
+
+
+class _Known:
+    """The versions that were opened last, as far as there is memory for them."""
+
+    def __init__(self) -> None:
+        self._opened: OrderedDict[Path, tuple[_State, Reference]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, folder: Path, state: _State | None) -> Reference | None:
+        """A version whose files are as they were."""
+        with self._lock:
+            before, reference = self._opened.get(folder, (None, None))
+            if state is None or before != state:
+                return None
+            self._opened.move_to_end(folder)
+            return reference
+
+    def keep(self, folder: Path, state: _State | None, reference: Reference) -> None:
+        """Remember a version, and forget those that were not asked for longest."""
+        newest = max((change for *_, change in state or ()), default=0)
+        if state is None or newest > time.time_ns() - SETTLED:
+            return
+        with self._lock:
+            self._opened[folder] = state, reference
+            self._opened.move_to_end(folder)
+            while sum(kept.memory for _, kept in self._opened.values()) > MEMORY and len(self._opened) > 1:
+                self._opened.popitem(last=False)
+
+
+_known: Final = _Known()
+
+
+def _state_of(folder: Path) -> _State | None:
+    """What tells that a file of a version was touched; None where one is missing."""
+    try:
+        found = [os.stat(folder / name) for name in (NAME, *FILES)]
+    except OSError:
+        return None
+    return tuple((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found)
 
 
 def list_references(folder: Path) -> list[Manifest]:

@@ -21,6 +21,14 @@ from drift_monitor.sources.parquet_files import Footer, RowGroup
 
 FOLDER: Final = "buckets"
 VERSION: Final = 1
+# blobs of megabytes: in pages of 4 kB half of the time would go into their chains
+PRAGMAS: Final = (
+    "page_size = 65536",
+    "journal_mode = WAL",
+    "wal_autocheckpoint = 256",
+    "synchronous = NORMAL",
+    "foreign_keys = ON",
+)
 
 
 class BucketStore:
@@ -47,7 +55,7 @@ class BucketStore:
             raise
 
     def _prepare(self) -> None:
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        for pragma in PRAGMAS:
             self._db.execute(f"PRAGMA {pragma}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:  # two processes may both find it so: the script makes what is not there

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import reduce
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -29,6 +29,10 @@ MEMORY: Final = 1 << 28
 """Bytes of packed profiles that one unit may become; one spread over more buckets is read anew for each window."""
 LAYOUTS: Final = 3
 """Layouts that are kept: that of now, and those before, for a reference on trial."""
+BRANCHES: Final = 4
+"""Merges that a larger one is made of. With two, three times as many are kept, for a few less in a window."""
+SHARED: Final = 2 * BRANCHES
+"""Windows in a row that share the merge of their inner part, so that each takes a few merges in all."""
 _SPARE: Final = timedelta(days=2) // timedelta(microseconds=1)
 
 
@@ -155,7 +159,7 @@ class Buckets:
 
 
 class _Tree:
-    """Merges over 1, 2, 4, ... buckets, kept while their parts stay the same: windows share most of them."""
+    """Merges over 1, 4, 16, ... buckets, kept while their parts stay the same: windows share most of them."""
 
     def __init__(
         self,
@@ -171,56 +175,86 @@ class _Tree:
 
     def between(self, start: int, end: int) -> Packed | None:
         """The merge over a stretch of whole buckets; None without rows."""
-        whole: Packed | None = None
-        for at, width in _nodes(start // self._width, end // self._width):
-            found = self._node(at * self._width, width)
-            whole = whole if found is None else found if whole is None else whole.merge(found)
-        return whole
+        blobs = self._blobs(_window_nodes(start // self._width, end // self._width))
+        one = next(blobs, None)
+        return None if one is None else Packed.merged(chain([one], blobs), self._layout)
 
-    def _node(self, start: int, width: int) -> Packed | None:
-        low, high = np.searchsorted(self._starts, (start, start + width * self._width)).tolist()
-        held = [(s, *part) for s in self._starts[low:high].tolist() for part in self._parts[s]]
-        if not held:
-            return None
-        if len(held) == 1:
-            return self._part(held[0])
+    def _blobs(self, nodes: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+        """The merges over nodes (first bucket, buckets), without those that have no rows."""
+        for at, width in nodes:
+            start = at * self._width
+            low, high = np.searchsorted(self._starts, (start, start + width * self._width)).tolist()
+            held = [(s, *part) for s in self._starts[low:high].tolist() for part in self._parts[s]]
+            if len(held) == 1:
+                yield self._part(held[0])
+            elif held:
+                yield self._merge(at, width, held)
+
+    def _merge(self, at: int, width: int, held: Sequence[tuple[int, bytes, int]]) -> bytes:
+        start, micros = at * self._width, width * self._width
         name = hashlib.sha256(repr([(s, identity) for s, identity, _ in held]).encode()).digest()
         row = self._db.execute(
             "SELECT parts, profile FROM merged WHERE layout = ? AND width = ? AND start = ?",
-            (self._key, width * self._width, start),
+            (self._key, micros, start),
         ).fetchone()
         if row is not None and row[0] == name:
-            return Packed.from_bytes(row[1], self._layout)
-        merged = self._merge(start, width, held)
+            found: bytes = row[1]
+            return found
+        parts = map(self._part, held) if width == 1 else self._blobs(_children(at, width))
+        merged = Packed.merged(parts, self._layout).to_bytes()
+        # of the inner parts of windows the last is kept; nodes begin at multiples of their width
         self._db.execute(
-            "INSERT OR REPLACE INTO merged VALUES (?, ?, ?, ?, ?)",
-            (self._key, width * self._width, start, name, merged.to_bytes()),
+            "DELETE FROM merged WHERE layout = ? AND width = ? AND start % width", (self._key, micros)
+        )
+        self._db.execute(
+            "INSERT OR REPLACE INTO merged VALUES (?, ?, ?, ?, ?)", (self._key, micros, start, name, merged)
         )
         return merged
 
-    def _merge(self, start: int, width: int, held: Sequence[tuple[int, bytes, int]]) -> Packed:
-        if width == 1:
-            return reduce(Packed.merge, map(self._part, held))
-        half = width // 2
-        nodes = (self._node(start, half), self._node(start + half * self._width, half))
-        return reduce(Packed.merge, [node for node in nodes if node is not None])
-
-    def _part(self, held: tuple[int, bytes, int]) -> Packed:
+    def _part(self, held: tuple[int, bytes, int]) -> bytes:
         start, _, unit = held
         row = self._db.execute("SELECT profile FROM parts WHERE start = ? AND unit = ?", (start, unit)).fetchone()
-        return Packed.from_bytes(row[0], self._layout)
+        profile: bytes = row[0]
+        return profile
 
 
 def _nodes(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Cut a stretch into aligned nodes whose widths are powers of two.
+    """Cut a stretch into aligned nodes whose widths are powers of `BRANCHES`.
 
     Example:
         >>> list(_nodes(3, 12))
         [(3, 1), (4, 4), (8, 4)]
     """
     while start < end:
-        width = start & -start or 1 << (end - start).bit_length()
-        while width > end - start:
-            width //= 2
+        width = 1
+        while not start % (width * BRANCHES) and start + width * BRANCHES <= end:
+            width *= BRANCHES
         yield start, width
         start += width
+
+
+def _window_nodes(start: int, end: int) -> list[tuple[int, int]]:
+    """The same, but with the inner part in one, which the next windows, up to `SHARED`, have too.
+
+    Example:
+        >>> _window_nodes(15, 183) == [(15, 1), (16, 160), (176, 4), (180, 1), (181, 1), (182, 1)]
+        True
+        >>> _window_nodes(15, 20)
+        [(15, 1), (16, 4)]
+    """
+    inner, stop = (start // SHARED + 1) * SHARED, end // SHARED * SHARED
+    if stop - inner < BRANCHES * SHARED:
+        return list(_nodes(start, end))
+    return [*_nodes(start, inner), (inner, stop - inner), *_nodes(stop, end)]
+
+
+def _children(at: int, width: int) -> list[tuple[int, int]]:
+    """The nodes that a node, or the inner part of a window, is merged from.
+
+    Example:
+        >>> _children(4, 4), _children(4, 12)
+        ([(4, 1), (5, 1), (6, 1), (7, 1)], [(4, 4), (8, 4), (12, 4)])
+    """
+    nodes = list(_nodes(at, at + width))
+    child = width // BRANCHES
+    return nodes if len(nodes) > 1 else [(at + i * child, child) for i in range(BRANCHES)]

@@ -53,7 +53,7 @@ _DENSE: Final = 2500  # profiles of 32 kB in memory at once: 80 MB
 _LONGEST_REASON: Final = 2000
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_BASELINES: Final = 64
+_BASELINES: Final = 256
 _log = logging.getLogger(__name__)
 # A worker judges many windows against the same reference; what that says of windows is learnt once.
 _baselines: dict[tuple[str, timedelta, tuple[str, ...], str], Baseline] = {}

@@ -152,6 +152,13 @@ def test_a_sliding_window_reads_each_row_once() -> None:
 
 
 @takes_minutes
+def test_a_backlog_keeps_no_other_monitor_waiting() -> None:
+    found = figures("many_monitors.py")
+    assert found["windows judged"] == 2 * (found["monitors"] - 1) + 10
+    assert found["goals"]["no monitor has a turn more than one that waits"]
+
+
+@takes_minutes
 def test_every_pushed_row_that_was_acknowledged_is_kept_once() -> None:
     found = figures("push.py")["push"]
     for row in found.values():

@@ -27,7 +27,7 @@ from drift_monitor.core.profile_io import (
     specs_from_table,
     specs_to_table,
 )
-from drift_monitor.reference import Reference, build_reference, list_references, open_reference
+from drift_monitor.reference import Reference, build_reference, list_references, open_reference, version
 from drift_monitor.reference.version import CURRENT, FILES, find_version
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -257,6 +257,41 @@ def test_a_damaged_file_is_refused_by_name(copied: Path, built: Reference, name:
     path.unlink()
     with pytest.raises(BadReferenceError, match=rf"{name} cannot be read: No such file"):
         use()
+
+
+def test_a_version_is_opened_once_while_no_file_of_it_is_touched(
+    copied: Path, built: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version, "SETTLED", -10_000_000_000)  # what was written just now counts as old
+    first = open_reference(copied, thorough=False)
+    assert open_reference(copied, thorough=False) is first
+    assert open_reference(copied) is not first
+    path = copied / built.manifest.version / "profile.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BadReferenceError, match=r"profile\.parquet is damaged"):
+        open_reference(copied, thorough=False)
+    path.write_bytes(content)
+    assert open_reference(copied, thorough=False).profile.rows == first.profile.rows
+
+
+def test_a_version_whose_files_were_just_written_is_looked_at_again(copied: Path) -> None:
+    (copied / CURRENT).touch()
+    first = open_reference(copied, thorough=False)
+    assert open_reference(copied, thorough=False) is not first
+
+
+def test_only_so_many_bytes_of_versions_are_kept(
+    built: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version, "SETTLED", -10_000_000_000)
+    monkeypatch.setattr(version, "MEMORY", 2 * built.memory)
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        shutil.copytree(built.folder, folder / built.folder.name)
+    opened = [open_reference(folder, built.manifest.version, thorough=False) for folder in folders]
+    again = [open_reference(folder, built.manifest.version, thorough=False) for folder in reversed(folders)]
+    assert [a is b for a, b in zip(reversed(opened), again, strict=True)] == [True, True, False]
 
 
 def edit(**changes: Any) -> Callable[[Path], None]:

@@ -5,12 +5,13 @@ A new one is a function, its critical value and a line in `STATTESTS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from drift_monitor.core.profile import FeatureProfile, Spec
+from drift_monitor.core.profile import FeatureProfile, Floats, Spec
 from drift_monitor.core.stattests import moments, ranks, shares, suprema
+from drift_monitor.core.stattests.batch import Batch
 from drift_monitor.core.stattests.cells import groups, interval
 from drift_monitor.core.stattests.effects import effect, effect_size, histogram
 from drift_monitor.core.types import Kind, StatResult
@@ -29,8 +30,8 @@ __all__ = [
     "table",
 ]
 
-Statistic = Callable[[Spec, FeatureProfile, FeatureProfile], StatResult | None]
-Critical = Callable[[Spec, FeatureProfile, FeatureProfile, float], float]
+Statistic = Callable[[Batch], Sequence[StatResult | None]]
+Critical = Callable[[Batch, float], Floats]
 
 _ORDERED: Final[frozenset[Kind]] = frozenset(("numeric", "datetime"))
 _ALL: Final[frozenset[Kind]] = frozenset(("numeric", "datetime", "categorical", "boolean"))
@@ -43,11 +44,10 @@ class StatTest:
     Attributes:
         name: as it stands in a config file and in results.
         title: for people.
-        function: (spec, reference, current) -> result, larger meaning further apart; None where the data do not
-            define it. Raises ValueError when a side has no row with a value.
-        critical: (spec, reference, current, alpha) -> the value that the statistic exceeds with probability alpha
-            at most if both samples are independent rows from one distribution, at their actual sizes; infinite
-            where no value can tell.
+        compute: features -> a result for each, larger meaning further apart; None where the data do not define it.
+        limits: (features, alpha) -> for each the value that the statistic exceeds with probability alpha at most
+            if both samples are independent rows from one distribution, at their actual sizes; infinite where no
+            value can tell. Shape (F,).
         measures: what the number is.
         kinds: of features it is for.
         symmetric: whether swapping the samples, on the same cells, leaves the statistic alone.
@@ -59,8 +59,8 @@ class StatTest:
 
     name: str
     title: str
-    function: Statistic
-    critical: Critical
+    compute: Statistic
+    limits: Critical
     measures: str
     reference: str
     kinds: frozenset[Kind] = _ALL
@@ -69,13 +69,26 @@ class StatTest:
     monotone_invariant: bool = True
     zero_on_identical: bool = True
 
+    def function(self, spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult | None:
+        """`compute` for one feature.
+
+        Raises:
+            ValueError: a side has no row with a value.
+            TypeError: the method is not for this kind of feature.
+        """
+        return self.compute(Batch([spec], [reference], [current]))[0]
+
+    def critical(self, spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+        """`limits` for one feature; raises as `function` does."""
+        return float(self.limits(Batch([spec], [reference], [current]), alpha)[0])
+
 
 STATTESTS: Final[dict[str, StatTest]] = {
     "ks": StatTest(
         name="ks",
         title="Kolmogorov-Smirnov",
-        function=suprema.ks,
-        critical=suprema.ks_critical,
+        compute=suprema.ks,
+        limits=suprema.ks_critical,
         measures="largest difference of the distribution functions",
         reference="Smirnov (1948)",
         kinds=_ORDERED,
@@ -84,8 +97,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "anderson_darling": StatTest(
         name="anderson_darling",
         title="Anderson-Darling",
-        function=ranks.anderson_darling,
-        critical=ranks.anderson_darling_critical,
+        compute=ranks.anderson_darling,
+        limits=ranks.anderson_darling_critical,
         measures="weighted squared difference of the distribution functions; 1 on average without drift",
         reference="Scholz & Stephens (1987), equation 7",
         kinds=_ORDERED,
@@ -93,8 +106,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "weighted_supremum": StatTest(
         name="weighted_supremum",
         title="Weighted supremum",
-        function=suprema.weighted_supremum,
-        critical=suprema.weighted_supremum_critical,
+        compute=suprema.weighted_supremum,
+        limits=suprema.weighted_supremum_critical,
         measures="largest difference of the distribution functions, in standard deviations of one row",
         reference="Miller & Siegmund (1982)",
         kinds=_ORDERED,
@@ -102,24 +115,24 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "max_bin_z": StatTest(
         name="max_bin_z",
         title="Largest z of one cell",
-        function=shares.max_bin_z,
-        critical=shares.max_bin_z_critical,
+        compute=shares.max_bin_z,
+        limits=shares.max_bin_z_critical,
         measures="standard deviations by which the share of one cell differs",
         reference="Wilks (1938)",
     ),
     "psi": StatTest(
         name="psi",
         title="Population stability index",
-        function=shares.psi,
-        critical=shares.psi_critical,
+        compute=shares.psi,
+        limits=shares.psi_critical,
         measures="sum of both Kullback-Leibler divergences, in nats",
         reference="Yurdakul & Naranjo (2020)",
     ),
     "jensen_shannon": StatTest(
         name="jensen_shannon",
         title="Jensen-Shannon distance",
-        function=shares.jensen_shannon,
-        critical=shares.jensen_shannon_critical,
+        compute=shares.jensen_shannon,
+        limits=shares.jensen_shannon_critical,
         measures="root of the divergence in bits (base 2)",
         reference="Endres & Schindelin (2003)",
         bounded=(0.0, 1.0),
@@ -127,8 +140,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "hellinger": StatTest(
         name="hellinger",
         title="Hellinger distance",
-        function=shares.hellinger,
-        critical=shares.hellinger_critical,
+        compute=shares.hellinger,
+        limits=shares.hellinger_critical,
         measures="distance of the roots of the shares",
         reference="Le Cam (1986)",
         bounded=(0.0, 1.0),
@@ -136,8 +149,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "total_variation": StatTest(
         name="total_variation",
         title="Total variation distance",
-        function=shares.total_variation,
-        critical=shares.total_variation_critical,
+        compute=shares.total_variation,
+        limits=shares.total_variation_critical,
         measures="share of rows that would have to move",
         reference="Levin, Peres & Wilmer (2017), chapter 4",
         bounded=(0.0, 1.0),
@@ -145,8 +158,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "wasserstein": StatTest(
         name="wasserstein",
         title="Wasserstein-1 distance",
-        function=moments.wasserstein,
-        critical=moments.wasserstein_critical,
+        compute=moments.wasserstein,
+        limits=moments.wasserstein_critical,
         measures="mean distance by which rows would have to move, in the feature's unit (datetimes: seconds)",
         reference="Vallender (1974)",
         kinds=_ORDERED,
@@ -155,16 +168,16 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "chi2": StatTest(
         name="chi2",
         title="Chi-square of homogeneity",
-        function=shares.chi2,
-        critical=shares.chi2_critical,
+        compute=shares.chi2,
+        limits=shares.chi2_critical,
         measures="squared difference of counts over expected counts",
         reference="Cochran (1952)",
     ),
     "cramer_von_mises": StatTest(
         name="cramer_von_mises",
         title="Cramer-von Mises",
-        function=ranks.cramer_von_mises,
-        critical=ranks.cramer_von_mises_critical,
+        compute=ranks.cramer_von_mises,
+        limits=ranks.cramer_von_mises_critical,
         measures="squared difference of the distribution functions; 1/6 on average without drift",
         reference="Anderson (1962)",
         kinds=_ORDERED,
@@ -172,8 +185,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "mann_whitney": StatTest(
         name="mann_whitney",
         title="Mann-Whitney U",
-        function=ranks.mann_whitney,
-        critical=ranks.mann_whitney_critical,
+        compute=ranks.mann_whitney,
+        limits=ranks.mann_whitney_critical,
         measures="difference of the mean ranks, in standard deviations",
         reference="Hollander & Wolfe (1999), section 4.1",
         kinds=_ORDERED,
@@ -181,8 +194,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "t": StatTest(
         name="t",
         title="Welch's t",
-        function=moments.t,
-        critical=moments.t_critical,
+        compute=moments.t,
+        limits=moments.t_critical,
         measures="difference of the means, in standard errors",
         reference="Welch (1947)",
         kinds=_ORDERED,
@@ -191,8 +204,8 @@ STATTESTS: Final[dict[str, StatTest]] = {
     "g": StatTest(
         name="g",
         title="G (likelihood ratio) of homogeneity",
-        function=shares.g,
-        critical=shares.g_critical,
+        compute=shares.g,
+        limits=shares.g_critical,
         measures="twice the log-likelihood ratio",
         reference="Wilks (1938), Williams (1976)",
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from drift_monitor.core.profile import (
     CategoricalProfile,
     CategoricalSpec,
     FeatureProfile,
+    Floats,
     Ints,
     NumericProfile,
     NumericSpec,
     Spec,
 )
+from drift_monitor.core.stattests.batch import Batch, Bools, Fine, Spans
 
 GROUPS = 10
 """Groups of a numeric feature that distances and chi-square compare, as usual for the PSI [Siddiqi 2006]."""
@@ -57,19 +59,47 @@ class Cells:
         return int(self.current.sum())
 
 
-def numeric(
-    spec: Spec, reference: FeatureProfile, current: FeatureProfile
-) -> tuple[NumericSpec, NumericProfile, NumericProfile]:
-    """The same three, known to be numeric and not empty.
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The same of F features, K cells in all.
 
-    Raises:
-        TypeError: the feature is categorical.
-        ValueError: a side has no row with a finite value.
+    Attributes:
+        spans: the cells of each feature.
+        reference, current: counts, shape (K,).
+        mixed, sparse: of each feature, shape (F,).
     """
-    if not isinstance(spec, NumericSpec):
-        raise TypeError(f"feature {spec.name!r} is {spec.kind}; this method is for numeric and datetime features")
-    check_sizes(spec, reference, current)
-    return spec, cast("NumericProfile", reference), cast("NumericProfile", current)
+
+    spans: Spans
+    reference: Ints
+    current: Ints
+    mixed: Bools
+    sparse: Bools
+
+    @classmethod
+    def of(cls, features: list[Cells]) -> Table:
+        """Put the cells of features one after the other."""
+        return cls(
+            Spans(np.array([len(cells.reference) for cells in features], np.int64)),
+            np.concatenate([cells.reference for cells in features]),
+            np.concatenate([cells.current for cells in features]),
+            np.array([cells.mixed for cells in features]),
+            np.array([cells.sparse for cells in features]),
+        )
+
+    def features(self) -> list[Cells]:
+        """The inverse."""
+        parts = (np.split(x, self.spans.ends[:-1]) for x in (self.reference, self.current))
+        return [Cells(*cells) for cells in zip(*parts, self.mixed.tolist(), self.sparse.tolist(), strict=True)]
+
+    @property
+    def m(self) -> Floats:
+        """Reference rows, shape (F,)."""
+        return self.spans.sums(self.reference).astype(np.float64)
+
+    @property
+    def n(self) -> Floats:
+        """Current rows, shape (F,)."""
+        return self.spans.sums(self.current).astype(np.float64)
 
 
 def near_constant(a: NumericProfile, b: NumericProfile) -> bool:
@@ -77,22 +107,20 @@ def near_constant(a: NumericProfile, b: NumericProfile) -> bool:
 
     `max_bin_z` and `weighted_supremum` still hold then.
     """
-    rows = a.n + b.n
     most = int((a.counts + b.counts)[1::2].max())
-    return 2 * most > rows and (rows - most) * min(a.n, b.n) < UNTIED_ROWS * rows
+    return bool(_near_constant(np.array(most), np.array(a.n), np.array(b.n)))
 
 
-def check_sizes(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> None:
-    """Refuse samples without rows.
+def almost_constant(batch: Batch) -> Bools:
+    """The same of each feature, shape (F,)."""
+    fine = batch.once(Fine)
+    most = fine.spans.largest(np.where(fine.edge, fine.a + fine.b, 0))
+    return _near_constant(most, batch.m, batch.n)
 
-    Raises:
-        ValueError: a side has no row with a value.
-    """
-    if not reference.n or not current.n:
-        raise ValueError(
-            f"feature {spec.name!r}: both samples need rows with a value, but the reference has {reference.n} "
-            f"and the current window has {current.n}"
-        )
+
+def _near_constant(most: Ints, m: Any, n: Any) -> Bools:
+    rows = m + n
+    return np.asarray((2 * most > rows) & ((rows - most) * np.minimum(m, n) < UNTIED_ROWS * rows))
 
 
 def groups(reference: NumericProfile, bins: int = GROUPS) -> Ints:
@@ -105,12 +133,39 @@ def groups(reference: NumericProfile, bins: int = GROUPS) -> Ints:
         Rising, starting at 0, shape (groups,); what `numpy.add.reduceat` takes. `interval` names a group.
     """
     counts = reference.counts
+    spans, edge = Spans(np.array([len(counts)])), np.arange(len(counts)) % 2 == 1
+    return np.flatnonzero(_starts(spans, edge, counts, np.array([float(reference.n)]), np.array([bins])))
+
+
+def grouped(batch: Batch, bins: Ints) -> tuple[Spans, Ints]:
+    """The groups of each numeric feature, G in all.
+
+    Args:
+        batch: of the features.
+        bins: of each, shape (F,).
+
+    Returns:
+        Which groups are whose, and the first cell of each in `Fine`, shape (G,).
+    """
+    fine = batch.once(Fine)
+    starts = _starts(fine.spans, fine.edge, fine.a, batch.m, bins)
+    return fine.spans.where(starts), np.flatnonzero(starts)
+
+
+def _starts(spans: Spans, edge: Bools, counts: Ints, m: Floats, bins: Ints) -> Bools:
+    """Whether a group starts with a cell, shape (K,)."""
     running = np.cumsum(counts)
-    m = int(running[-1])
-    ends = np.searchsorted(running, np.arange(1, bins) * (m / bins))
-    heavy = np.flatnonzero(counts[1::2] * bins >= m) * 2 + 1
-    starts = np.unique(np.concatenate(([0], ends + 1, heavy, heavy + 1)))
-    return cast("Ints", starts[starts < len(counts)])
+    parts = Spans(bins)
+    part = np.arange(len(parts.each(bins))) - parts.each(parts.first)
+    # whole numbers, so that what stands before in `running` can be added without rounding
+    wanted = np.ceil(part * parts.each(m / bins)).astype(np.int64)
+    wanted += parts.each(running[spans.first] - counts[spans.first])
+    wanted = wanted[part > 0]
+    heavy = np.flatnonzero(edge & (counts * spans.each(bins) >= spans.each(m)))
+    starts = np.zeros(len(counts) + 1, np.bool_)
+    for places in (spans.first, np.searchsorted(running, wanted) + 1, heavy, heavy + 1):
+        starts[places] = True
+    return starts[:-1]
 
 
 def compare(spec: Spec, reference: FeatureProfile, current: FeatureProfile, bins: int = 0) -> Cells:
@@ -128,14 +183,20 @@ def compare(spec: Spec, reference: FeatureProfile, current: FeatureProfile, bins
     Raises:
         ValueError: a side has no row with a value.
     """
-    check_sizes(spec, reference, current)
-    if isinstance(spec, CategoricalSpec):
-        return _compare_categories(
-            spec, cast("CategoricalProfile", reference), cast("CategoricalProfile", current)
-        )
-    _, before, now = numeric(spec, reference, current)
-    starts = groups(before, bins or min(GROUPS, max(2, min(before.n, now.n) // 10)))
-    return Cells(np.add.reduceat(before.counts, starts), np.add.reduceat(now.counts, starts))
+    batch = Batch([spec], [reference], [current])
+    return table(batch, np.array([bins]) if bins else None).features()[0]
+
+
+def table(batch: Batch, bins: Ints | None = None) -> Table:
+    """The same of the features of a batch; `bins` has shape (F,)."""
+    if isinstance(batch.specs[0], CategoricalSpec):
+        return Table.of([_compare_categories(*triple) for triple in batch.categorical])
+    fine = batch.once(Fine)
+    if bins is None:
+        bins = np.clip(np.minimum(batch.m, batch.n) // 10, 2, GROUPS).astype(np.int64)
+    spans, starts = grouped(batch, bins)
+    no = np.zeros(len(batch.specs), np.bool_)
+    return Table(spans, np.add.reduceat(fine.a, starts), np.add.reduceat(fine.b, starts), no, no)
 
 
 def _compare_categories(spec: CategoricalSpec, before: CategoricalProfile, now: CategoricalProfile) -> Cells:
@@ -163,26 +224,38 @@ def pooled(cells: Cells, *, least: float, rest: bool) -> Cells:
         rest: keep the pooled cell, the last, even if it is sparse itself. If not, a sparse one joins the smallest
             of the others.
     """
-    total = cells.reference + cells.current
-    dense = total >= least
-    if cells.mixed:
-        dense[-1] = False
-    p, q = cells.reference[dense], cells.current[dense]
-    left_p, left_q = cells.m - int(p.sum()), cells.n - int(q.sum())
-    if not left_p + left_q:
-        return Cells(p, q)
-    sparse = left_p + left_q < expected_rows(cells)
-    if rest or not sparse or not len(p):
-        return Cells(np.append(p, left_p), np.append(q, left_q), mixed=True, sparse=sparse)
-    smallest = int(np.argmin(total[dense]))
-    p[smallest] += left_p
-    q[smallest] += left_q
-    return Cells(p, q)
+    return pool(Table.of([cells]), np.array([least]), rest=rest).features()[0]
+
+
+def pool(table: Table, least: Floats, *, rest: bool) -> Table:
+    """The same of F features; `least` has shape (F,)."""
+    spans, p, q, m, n = table.spans, table.reference, table.current, table.m, table.n
+    dense = p + q >= spans.each(least)
+    dense[spans.ends[table.mixed] - 1] = False
+    left_p, left_q = (spans.sums(np.where(dense, 0, x)) for x in (p, q))
+    left = left_p + left_q
+    sparse = (left > 0) & (left < fewest(m, n))
+    alone = (left > 0) & (rest | ~sparse | ~spans.largest(dense))
+    # a place after each run for what is left of it
+    kept: Bools = np.insert(dense, spans.ends, alone)
+    pooled = Spans(spans.lengths + 1).where(kept)
+    p, q = (np.insert(x, spans.ends, rest_of)[kept] for x, rest_of in ((p, left_p), (q, left_q)))
+    for feature in np.flatnonzero((left > 0) & ~alone).tolist():
+        run = slice(pooled.first[feature], pooled.ends[feature])
+        smallest = pooled.first[feature] + int(np.argmin(p[run] + q[run]))
+        p[smallest] += left_p[feature]
+        q[smallest] += left_q[feature]
+    return Table(pooled, p, q, mixed=alone, sparse=alone & sparse)
 
 
 def expected_rows(cells: Cells) -> float:
     """Rows of both samples with which a cell expects `LEAST` in the smaller one."""
-    return LEAST * (cells.m + cells.n) / min(cells.m, cells.n)
+    return float(fewest(np.array(float(cells.m)), np.array(float(cells.n))))
+
+
+def fewest(m: Floats, n: Floats) -> Floats:
+    """The same from the rows of both samples, one number a feature."""
+    return np.asarray(LEAST * (m + n) / np.minimum(m, n))
 
 
 def number(spec: NumericSpec, value: float) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import cast
+from dataclasses import dataclass
+from typing import Final, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,13 +18,16 @@ from drift_monitor.core.profile import (
     NumericSpec,
     Spec,
 )
-from drift_monitor.core.stattests.cells import check_sizes, compare, groups, interval, number, numeric
+from drift_monitor.core.stattests.batch import Batch, Fine
+from drift_monitor.core.stattests.cells import grouped, interval, number, table
+from drift_monitor.core.stattests.suprema import distance
 from drift_monitor.core.stattests.tables import table_z
 from drift_monitor.core.types import Histogram
 
 _TRIMMED = 0.01  # of the reference's rows at either end go into the end bins of a histogram
 _PLAIN = 0.05
-_GROUPS = 100  # among which `effect` looks for what moved most when the median did not
+_GROUPS = 100  # among which `effects` looks for what moved most when the median did not
+_BINS: Final = 20
 
 
 def effect_size(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> float:
@@ -39,15 +43,19 @@ def effect_size(spec: Spec, reference: FeatureProfile, current: FeatureProfile) 
     Raises:
         ValueError: a side has no row with a value.
     """
-    check_sizes(spec, reference, current)
-    if isinstance(spec, NumericSpec):
-        _, a, b = numeric(spec, reference, current)
-        return float(np.abs(np.cumsum(a.counts) / a.n - np.cumsum(b.counts) / b.n).max())
-    before, now = cast("CategoricalProfile", reference), cast("CategoricalProfile", current)
-    cells = compare(spec, before, now)
-    change = np.abs(cells.reference / cells.m - cells.current / cells.n)[:-1]
-    expected = max(before.other, int((before.counts == 1).sum())) / before.n
-    return float(max(change.max(initial=0.0), abs(now.other / now.n - expected)))
+    return float(effect_sizes(Batch([spec], [reference], [current]))[0])
+
+
+def effect_sizes(batch: Batch) -> Floats:
+    """The same of each feature, shape (F,)."""
+    if isinstance(batch.specs[0], NumericSpec):
+        return batch.once(distance)
+    sizes = []
+    for cells, (_, before, now) in zip(batch.once(table).features(), batch.categorical, strict=True):
+        change = np.abs(cells.reference / cells.m - cells.current / cells.n)[:-1]
+        expected = max(before.other, int((before.counts == 1).sum())) / before.n
+        sizes.append(float(max(change.max(initial=0.0), abs(now.other / now.n - expected))))
+    return np.array(sizes)
 
 
 def effect(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> str:
@@ -56,40 +64,47 @@ def effect(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> st
     Raises:
         ValueError: a side has no row with a value.
     """
-    check_sizes(spec, reference, current)
-    if isinstance(spec, CategoricalSpec):
-        return _category_effect(spec, cast("CategoricalProfile", reference), cast("CategoricalProfile", current))
-    _, before, now = numeric(spec, reference, current)
-    medians = [_median(spec, profile) for profile in (before, now)]
-    starts = groups(before, _GROUPS)
-    p, q = np.add.reduceat(before.counts, starts), np.add.reduceat(now.counts, starts)
-    worst = int(np.argmax(table_z(p, q, before.n, now.n)))
-    share_change = abs(p[worst] / before.n - q[worst] / now.n)
+    return effects(Batch([spec], [reference], [current]))[0]
+
+
+def effects(batch: Batch) -> list[str]:
+    """The same of each feature."""
+    if isinstance(batch.specs[0], CategoricalSpec):
+        return [_category_effect(*triple) for triple in batch.categorical]
+    fine = batch.once(Fine)
+    middle_a, middle_b = (
+        fine.spans.reached(counts, np.ceil(rows / 2).astype(np.int64))
+        for counts, rows in ((fine.a, batch.m), (fine.b, batch.n))
+    )
+    # by how much the share of rows up to the reference's median differs
+    passed = np.abs(fine.below_a[middle_a] / batch.m - fine.below_b[middle_a] / batch.n)
+    spans, starts = grouped(batch, np.full(len(batch.specs), _GROUPS))
+    p, q = np.add.reduceat(fine.a, starts), np.add.reduceat(fine.b, starts)
+    worst = spans.place_of_largest(table_z(p, q, spans.each(batch.m), spans.each(batch.n)))
+    was, is_now = p[worst] / batch.m, q[worst] / batch.n
     # a median that moved past a few percent of the rows is the plainest account; short of that, where most of the
     # change is in one place, there is a spike or a hole
-    moved = _passed(before, now) >= _PLAIN or share_change < 0.5 * effect_size(spec, before, now)
-    if medians[0] != medians[1] and moved:
-        return f"median {medians[0]} -> {medians[1]}"
-    last = int(starts[worst + 1]) - 1 if worst + 1 < len(starts) else len(before.counts) - 1
-    name = interval(spec, int(starts[worst]), last)
-    return f"share of {name} {percent(p[worst] / before.n)} -> {percent(q[worst] / now.n)}"
+    moved = (passed >= _PLAIN) | (np.abs(was - is_now) < 0.5 * batch.once(distance))
+    ends = np.append(starts[1:], len(fine.a)) - 1
+    found = []
+    for i, (spec, before, now) in enumerate(batch.numeric):
+        first = int(fine.spans.first[i])
+        medians = (
+            _median(spec, before, int(middle_a[i]) - first),
+            _median(spec, now, int(middle_b[i]) - first),
+        )
+        if medians[0] != medians[1] and moved[i]:
+            found.append(f"median {medians[0]} -> {medians[1]}")
+        else:
+            name = interval(spec, int(starts[worst[i]]) - first, int(ends[worst[i]]) - first)
+            found.append(f"share of {name} {percent(was[i])} -> {percent(is_now[i])}")
+    return found
 
 
-def _passed(before: NumericProfile, now: NumericProfile) -> float:
-    """By how much the share of rows up to the reference's median differs."""
-    cell = _median_cell(before)
-    return abs(float(before.counts[: cell + 1].sum() / before.n - now.counts[: cell + 1].sum() / now.n))
-
-
-def _median_cell(profile: NumericProfile) -> int:
-    return int(np.searchsorted(np.cumsum(profile.counts), math.ceil(profile.n / 2)))
-
-
-def _median(spec: NumericSpec, profile: NumericProfile) -> str:
-    cell = _median_cell(profile)
+def _median(spec: NumericSpec, profile: NumericProfile, cell: int) -> str:
     if profile.saturated and cell in {0, len(profile.counts) - 1}:
         return interval(spec, cell, cell)
-    return number(spec, profile.quantile(spec, 0.5))
+    return number(spec, profile.value(spec, cell))
 
 
 def _category_effect(spec: CategoricalSpec, before: CategoricalProfile, now: CategoricalProfile) -> str:
@@ -119,7 +134,29 @@ def percent(share: float) -> str:
 # -- histogram -------------------------------------------------------------------------------------------
 
 
-def histogram(spec: Spec, reference: FeatureProfile, current: FeatureProfile, bins: int = 20) -> Histogram:
+@dataclass(frozen=True)
+class _Bins:
+    """The bins of a numeric feature's histogram, which the reference fixes.
+
+    Attributes:
+        starts: the first fine cell of each.
+        labels: their names.
+        single: by bin in which the reference has rows at its edge only: the cell above the edge, and the name of
+            the bin where no live row is in that cell either.
+        shares: of the reference.
+    """
+
+    starts: Ints
+    labels: tuple[str, ...]
+    single: dict[int, tuple[int, str]]
+    shares: tuple[float, ...]
+
+
+_known: WeakKeyDictionary[NumericProfile, _Bins] = WeakKeyDictionary()
+"""By the reference's profile: a worker draws many windows against the same one."""
+
+
+def histogram(spec: Spec, reference: FeatureProfile, current: FeatureProfile, bins: int = _BINS) -> Histogram:
     """Shares over a few bins that the reference fixed.
 
     A numeric feature with few distinct values has a bin for each. Others have bins of about equal width over the
@@ -131,13 +168,32 @@ def histogram(spec: Spec, reference: FeatureProfile, current: FeatureProfile, bi
         labels, p, q = _category_bins(
             spec, cast("CategoricalProfile", reference), cast("CategoricalProfile", current), bins
         )
+        return Histogram(labels=labels, reference=_shares(p), current=_shares(q))
+    before, now = cast("NumericProfile", reference), cast("NumericProfile", current)
+    if bins != _BINS:
+        found = _bins(spec, before, bins)
+    elif (known := _known.get(before)) is not None:
+        found = known
     else:
-        before, now = cast("NumericProfile", reference), cast("NumericProfile", current)
-        starts = _bin_starts(spec, before, bins)
-        ends = np.append(starts[1:], len(before.counts)) - 1
-        p, q = np.add.reduceat(before.counts, starts), np.add.reduceat(now.counts, starts)
-        labels = tuple(_bin_label(spec, int(a), int(b), before, now) for a, b in zip(starts, ends, strict=True))
-    return Histogram(labels=labels, reference=_shares(p), current=_shares(q))
+        found = _known[before] = _bins(spec, before, bins)
+    labels = found.labels
+    if renamed := {i: name for i, (cell, name) in found.single.items() if not now.counts[cell]}:
+        labels = tuple(renamed.get(i, label) for i, label in enumerate(labels))
+    shares = _shares(np.add.reduceat(now.counts, found.starts))
+    return Histogram(labels=labels, reference=found.shares, current=shares)
+
+
+def _bins(spec: NumericSpec, reference: NumericProfile, bins: int) -> _Bins:
+    starts = _bin_starts(spec, reference, bins)
+    ends = np.append(starts[1:], len(reference.counts)) - 1
+    cells = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    single = {
+        i: (last, interval(spec, first, first))
+        for i, (first, last) in enumerate(cells)
+        if first % 2 and last == first + 1 and not reference.counts[last]
+    }
+    labels = tuple(interval(spec, first, last) for first, last in cells)
+    return _Bins(starts, labels, single, _shares(np.add.reduceat(reference.counts, starts)))
 
 
 def _shares(counts: Ints) -> tuple[float, ...]:
@@ -163,13 +219,6 @@ def _bin_starts(spec: NumericSpec, reference: NumericProfile, bins: int) -> Ints
 def _even(low: float, high: float, parts: int) -> Floats:
     share = np.arange(parts + 1) / parts
     return np.asarray(low * (1 - share) + high * share)
-
-
-def _bin_label(spec: NumericSpec, first: int, last: int, before: NumericProfile, now: NumericProfile) -> str:
-    """The interval; just the value where a bin holds nothing but an edge's."""
-    if first % 2 and last == first + 1 and not before.counts[last] + now.counts[last]:
-        last = first
-    return interval(spec, first, last)
 
 
 def _category_bins(

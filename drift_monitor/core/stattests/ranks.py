@@ -7,16 +7,17 @@ import math
 import numpy as np
 from scipy import special
 
-from drift_monitor.core.profile import FeatureProfile, Floats, Spec
+from drift_monitor.core.profile import Floats
 from drift_monitor.core.stattests import null
-from drift_monitor.core.stattests.cells import near_constant, numeric
-from drift_monitor.core.stattests.steps import Bools, bracketed, steps_of
+from drift_monitor.core.stattests.batch import Batch, Bools
+from drift_monitor.core.stattests.cells import almost_constant
+from drift_monitor.core.stattests.steps import Steps, bracketed, steps_of
 from drift_monitor.core.types import StatResult
 
 # -- Anderson-Darling ------------------------------------------------------------------------------------
 
 
-def anderson_darling(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def anderson_darling(batch: Batch) -> list[StatResult]:
     """Anderson-Darling for two samples in the k-sample form with midranks [1], rows of a cell counting as tied.
 
     A^2 = (N - 1)/N * mn * sum over cells of l D^2 / (B (N - B) - N l / 4), with l the rows of both samples in the
@@ -26,75 +27,110 @@ def anderson_darling(spec: Spec, reference: FeatureProfile, current: FeatureProf
     References:
         [1] Scholz & Stephens (1987), K-sample Anderson-Darling tests, equation 7.
     """
-    _, ours, theirs = numeric(spec, reference, current)
-    s = steps_of(ours, theirs)
-    total = s.a + s.b
-    rows = s.m + s.n
-    end = np.cumsum(total).astype(np.float64)
+    s = batch.once(steps_of)
+    total = (s.a + s.b).astype(np.float64)
+    rows = s.spans.each(s.m + s.n)
+    end = (s.below_a + s.below_b).astype(np.float64)
     start = end - total
-    scale = (rows - 1) / rows * s.m * s.n
+    scale = (s.m + s.n - 1) / (s.m + s.n) * s.m * s.n
     middle = (s.before + s.after) / 2
-    terms = total * middle**2 / _spread(start, end, rows) if len(total) > 1 else np.zeros(1)
-    statistic = scale * float(terms.sum())
-    p_value = None if near_constant(ours, theirs) else null.tied_law(total, middle=True).sf(statistic)
-    if s.exact:
-        return StatResult(statistic=statistic, p_value=p_value)
+    spread = _spread(start, end, rows)
+    # with all rows in one cell nothing can differ
+    terms = total * middle**2 / np.where(total == rows, 1.0, spread)
+    statistic = scale * s.spans.sums(terms)
+    p_value = _tail(batch, statistic, middle=True)
     # inside an open cell D stays between before - fall and before + rise
     top, bottom = s.before + s.rise, s.before - s.fall
-    most = np.maximum(top**2, bottom**2)
-    least = np.where(top * bottom <= 0, 0.0, np.minimum(top**2, bottom**2))
-    centre = np.clip(rows / 2, start, end)
-    high = np.where(s.open, most * _heaviest(start, end, s.open, rows), terms)
+    crosses = top * bottom <= 0
+    top *= top
+    bottom *= bottom
+    least = np.where(crosses, 0.0, np.minimum(top, bottom))
+    centre = np.minimum(np.maximum(rows / 2, start), end)
+    high = np.where(s.open, np.maximum(top, bottom) * _heaviest(start, end, spread, s.open, rows), terms)
     low = np.where(s.open, least * total / (centre * (rows - centre)), terms)
-    return bracketed(statistic, p_value, s, scale * float(low.sum()), scale * float(high.sum()), 1e-9)
+    return bracketed(s, statistic, p_value, scale * s.spans.sums(low), scale * s.spans.sums(high), 1e-9)
 
 
-def _spread(u: Floats, v: Floats, rows: int) -> Floats:
+def _tail(batch: Batch, statistic: Floats, *, middle: bool) -> Floats:
+    """P-values from the limiting law, which depends on how rows are tied; NaN for a nearly constant feature."""
+    laws = batch.once(_midrank_laws if middle else _step_laws)
+    return np.array([law.sf(x) if law else math.nan for law, x in zip(laws, statistic.tolist(), strict=True)])
+
+
+def _laws(batch: Batch, *, middle: bool) -> list[null.Mixture | None]:
+    s, none = batch.once(steps_of), batch.once(almost_constant)
+    parts = np.split(s.a + s.b, s.spans.ends[:-1])
+    return [
+        None if constant else null.tied_law(part, middle=middle)
+        for part, constant in zip(parts, none.tolist(), strict=True)
+    ]
+
+
+def _midrank_laws(batch: Batch) -> list[null.Mixture | None]:
+    return _laws(batch, middle=True)
+
+
+def _step_laws(batch: Batch) -> list[null.Mixture | None]:
+    return _laws(batch, middle=False)
+
+
+def _critical(laws: list[null.Mixture | None], alpha: float) -> Floats:
+    limits = {law: law.isf(alpha) for law in {*laws} if law}  # untied features share one
+    return np.array([limits[law] if law else math.inf for law in laws])
+
+
+def _spread(u: Floats, v: Floats, rows: Floats) -> Floats:
     """B (N - B) - N l / 4 for tied rows u..v: B = (u + v)/2, l = v - u."""
     middle = (u + v) / 2
-    return middle * (rows - middle) - rows * (v - u) / 4
+    return np.asarray(middle * (rows - middle) - rows * (v - u) / 4)
 
 
-def _heaviest(start: Floats, end: Floats, wanted: Bools, rows: int) -> Floats:
+def _lone(u: Floats, rows: Floats, quarter: Floats) -> Floats:
+    """The same of the one row u..u + 1; `quarter` is that of the rows."""
+    middle = u + 0.5
+    spread = rows - middle
+    spread *= middle
+    spread -= quarter
+    return spread
+
+
+def _heaviest(start: Floats, end: Floats, spread: Floats, wanted: Bools, rows: Floats) -> Floats:
     """The most that the rows of a cell can weigh, however they are tied: the sum of l / `_spread` over its ties.
 
     `_spread` is concave in (u, v), so over all ties inside a cell it is least at one of three corners. Near the
     ends of the ranks that is far too little for most of the rows: there `_heaviest_by_row` looks closer.
     """
-    length = end - start
-    corners = (_spread(start, start + 1, rows), _spread(start, end, rows), _spread(end - 1, end, rows))
+    quarter = rows / 4
+    first, last = _lone(start, rows, quarter), _lone(end - 1, rows, quarter)
+    most = np.maximum(np.maximum(first, last), np.maximum(spread, _lone((start + end - 1) / 2, rows, quarter)))
     # every tie but that of all rows has a spread of (N - 1)/4 at least
-    least = np.maximum(np.minimum.reduce(corners), (rows - 1) / 4)
-    most = np.maximum.reduce((*corners, _spread((start + end - 1) / 2, (start + end + 1) / 2, rows)))
-    weight = np.asarray(length / least)
-    for cell in np.flatnonzero(wanted & (most > 2 * least)):
-        weight[cell] = _heaviest_by_row(int(start[cell]), int(end[cell]), rows)
+    least = np.maximum(np.minimum(np.minimum(first, last), spread), (rows - 1) / 4)
+    weight = np.asarray((end - start) / least)
+    near = np.flatnonzero(wanted & (most > 2 * least))
+    if len(near):
+        weight[near] = _heaviest_by_row(start[near], end[near], rows[near])
     return weight
 
 
-def _heaviest_by_row(start: int, end: int, rows: int) -> float:
-    """The same for one cell, as a sum over blocks of rows that are short near both ends of the cell.
+def _heaviest_by_row(start: Floats, end: Floats, rows: Floats) -> Floats:
+    """The same for some cells, shape (K,), as sums over blocks of rows that are short near both ends of the cell.
 
     A tie that holds a row of the block s1..s2 begins between `start` and s2 - 1 and ends between s1 + 1 and `end`.
     """
-    length = end - start
-    steps = np.geomspace(1, length, 100).astype(np.int64)
-    cuts = start + np.unique(np.concatenate(([0, length], steps, length - steps)))
-    s1, s2 = cuts[:-1].astype(np.float64), cuts[1:].astype(np.float64)
-    low, high = np.full_like(s1, start), np.full_like(s1, end)
-    corners = [(low, s1 + 1), (low, high), (s2 - 1, high), (s1, s1 + 1), (s2 - 1, s2)]
-    least = np.minimum.reduce([_spread(u, v, rows) for u, v in corners])
-    return float(((s2 - s1) / np.maximum(least, (rows - 1) / 4)).sum())
+    low, high, rows, length = start[:, None], end[:, None], rows[:, None], (end - start)[:, None]
+    steps = np.floor(np.geomspace(1, length[:, 0], 100, axis=1))
+    # some blocks are empty and weigh nothing
+    cuts = low + np.sort(np.concatenate((0 * length, length, steps, length - steps), axis=1), axis=1)
+    s1, s2 = cuts[:, :-1], cuts[:, 1:]
+    corners = [(low, s1 + 1), (low, high), (s2 - 1, high)]
+    ties = [np.broadcast_to(_spread(u, v, rows), s1.shape) for u, v in corners]
+    least = np.minimum.reduce([*ties, _lone(s1, rows, rows / 4), _lone(s2 - 1, rows, rows / 4)])
+    return np.asarray(((s2 - s1) / np.maximum(least, (rows - 1) / 4)).sum(axis=1))
 
 
-def anderson_darling_critical(
-    spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float
-) -> float:
+def anderson_darling_critical(batch: Batch, alpha: float) -> Floats:
     """From the limiting law, which depends on how rows are tied; infinite for a nearly constant feature."""
-    _, before, now = numeric(spec, reference, current)
-    if near_constant(before, now):
-        return math.inf
-    return null.tied_law(before.counts + now.counts, middle=True).isf(alpha)
+    return _critical(batch.once(_midrank_laws), alpha)
 
 
 def anderson_darling_sigma(m: int, n: int) -> float:
@@ -119,7 +155,7 @@ def anderson_darling_sigma(m: int, n: int) -> float:
 # -- Cramer-von Mises ------------------------------------------------------------------------------------
 
 
-def cramer_von_mises(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def cramer_von_mises(batch: Batch) -> list[StatResult]:
     """Cramer-von Mises: T = mn / N^2 * sum of (F - G)^2 over all rows of both samples [1].
 
     In an open cell F - G is taken to run straight from its value below to its value above. Without ties T is
@@ -128,65 +164,60 @@ def cramer_von_mises(spec: Spec, reference: FeatureProfile, current: FeatureProf
     References:
         [1] Anderson (1962), On the distribution of the two-sample Cramer-von Mises criterion.
     """
-    _, ours, theirs = numeric(spec, reference, current)
-    s = steps_of(ours, theirs)
+    s = batch.once(steps_of)
     total = s.a + s.b
     scale = s.m * s.n / (s.m + s.n) ** 2
     straight = (s.before**2 + s.before * s.after + s.after**2) / 3
-    statistic = scale * float((total * np.where(s.open, straight, s.after**2)).sum())
-    p_value = None if near_constant(ours, theirs) else null.tied_law(total, middle=False).sf(statistic)
+    statistic = scale * s.spans.sums(total * np.where(s.open, straight, s.after**2))
+    p_value = _tail(batch, statistic, middle=False)
     top, bottom = s.before + s.rise, s.before - s.fall
     most = np.where(s.open, np.maximum(top**2, bottom**2), s.after**2)
     least = np.where(top * bottom <= 0, 0.0, np.minimum(top**2, bottom**2))
     least = np.where(s.open, least, s.after**2)
-    low, high = scale * float((total * least).sum()), scale * float((total * most).sum())
-    return bracketed(statistic, p_value, s, low, high)
+    return bracketed(
+        s, statistic, p_value, scale * s.spans.sums(total * least), scale * s.spans.sums(total * most)
+    )
 
 
-def cramer_von_mises_critical(
-    spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float
-) -> float:
+def cramer_von_mises_critical(batch: Batch, alpha: float) -> Floats:
     """From the limiting law, which depends on how rows are tied; infinite for a nearly constant feature."""
-    _, before, now = numeric(spec, reference, current)
-    if near_constant(before, now):
-        return math.inf
-    return null.tied_law(before.counts + now.counts, middle=False).isf(alpha)
+    return _critical(batch.once(_step_laws), alpha)
 
 
 # -- Mann-Whitney ----------------------------------------------------------------------------------------
 
 
-def mann_whitney(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult | None:
+def mann_whitney(batch: Batch) -> list[StatResult | None]:
     """Mann-Whitney: |U - mn/2| less 1/2, in standard deviations corrected for ties.
 
     The p-value is the two-sided normal one, `scipy.stats.mannwhitneyu(method="asymptotic")`. None for a nearly
-    constant feature (`near_constant`), where there is no such law.
+    constant feature (`almost_constant`), where there is no such law.
 
     References:
         Hollander & Wolfe (1999), Nonparametric statistical methods, section 4.1, with its tie correction.
     """
-    _, ours, theirs = numeric(spec, reference, current)
-    if near_constant(ours, theirs):
-        return None
-    s = steps_of(ours, theirs)
+    s, none = batch.once(steps_of), batch.once(almost_constant)
     rows = s.m + s.n
-    total = (s.a + s.b).astype(np.float64)
-    below = np.concatenate(([0], np.cumsum(s.b)[:-1]))
-    u = float((s.a * (below + s.b / 2)).sum())
-    distance = abs(u - s.m * s.n / 2)
-    unknown = float((s.a * s.b)[s.open].sum()) / 2
-    ties = (total**3 - total) / (rows * (rows - 1))
+    a, b = s.a.astype(np.float64), s.b.astype(np.float64)
+    total = a + b
+    u = s.spans.sums(a * (s.below_b - s.b + b / 2))
+    distance = np.abs(u - s.m * s.n / 2)
+    unknown = s.spans.sums(np.where(s.open, a * b, 0.0)) / 2
+    ties = (total**3 - total) / s.spans.each(rows * (rows - 1))
     # at most: open cells hold no ties; at least: each is one tie
-    widest, narrowest = (
-        math.sqrt(s.m * s.n / 12 * max(0.0, rows + 1 - float(t.sum()))) for t in (ties[~s.open], ties)
-    )
-    z = max(0.0, distance - 0.5) / widest
-    low = max(0.0, distance - unknown - 0.5) / widest
-    high = max(0.0, distance + unknown - 0.5) / narrowest
-    return bracketed(z, float(2 * special.ndtr(-z)), s, low, high, 1e-9)
+    widest, narrowest = (_deviation(s, s.spans.sums(t)) for t in (np.where(s.open, 0.0, ties), ties))
+    widest, narrowest = (np.where(none, 1.0, x) for x in (widest, narrowest))
+    z = np.maximum(0.0, distance - 0.5) / widest
+    low = np.maximum(0.0, distance - unknown - 0.5) / widest
+    high = np.maximum(0.0, distance + unknown - 0.5) / narrowest
+    found = bracketed(s, z, 2 * special.ndtr(-z), low, high, 1e-9)
+    return [None if constant else answer for answer, constant in zip(found, none.tolist(), strict=True)]
 
 
-def mann_whitney_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+def _deviation(s: Steps, ties: Floats) -> Floats:
+    return np.asarray(np.sqrt(s.m * s.n / 12 * np.maximum(0.0, s.m + s.n + 1 - ties)))
+
+
+def mann_whitney_critical(batch: Batch, alpha: float) -> Floats:
     """From the normal distribution."""
-    _, before, now = numeric(spec, reference, current)
-    return math.inf if near_constant(before, now) else null.normal_isf(alpha / 2)
+    return np.where(batch.once(almost_constant), math.inf, null.normal_isf(alpha / 2))

@@ -13,10 +13,11 @@ import numpy as np
 from scipy import special
 
 from drift_monitor.core.binomial import lower_quantile, upper_quantile
-from drift_monitor.core.profile import FeatureProfile, Floats, Spec
+from drift_monitor.core.profile import Floats
 from drift_monitor.core.stattests import null
-from drift_monitor.core.stattests.cells import Cells, compare, expected_rows, pooled
-from drift_monitor.core.stattests.tables import table_z
+from drift_monitor.core.stattests.batch import Batch, results
+from drift_monitor.core.stattests.cells import Cells, Table, fewest, pool, table
+from drift_monitor.core.stattests.tables import largest_z
 from drift_monitor.core.types import StatResult
 
 PSEUDOCOUNT = 0.5
@@ -30,32 +31,37 @@ _DRAWS = 2000
 _Term = Callable[[Floats, Floats], Floats]
 
 
-def _distance_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Cells:
-    cells = compare(spec, reference, current)
-    return pooled(cells, least=expected_rows(cells), rest=True)
+def _distance_cells(batch: Batch) -> Table:
+    cells = batch.once(table)
+    return pool(cells, fewest(cells.m, cells.n), rest=True)
 
 
-def _dense_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Cells:
-    cells = compare(spec, reference, current)
-    return pooled(cells, least=expected_rows(cells), rest=False)
+def _dense_cells(batch: Batch) -> Table:
+    cells = batch.once(table)
+    return pool(cells, fewest(cells.m, cells.n), rest=False)
 
 
-def _fine_cells(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Cells:
+def _fine_cells(batch: Batch) -> Table:
     # Groups are quantiles, so the reference has as many rows in each. Were those fewer than LEAST_TOTAL, the
     # current rows alone would decide which groups stand alone: just those where they pile up by chance.
-    bins = min(BINS, max(2, reference.n // (2 * LEAST_TOTAL)))
-    return pooled(compare(spec, reference, current, bins), least=LEAST_TOTAL, rest=True)
+    bins = np.clip(batch.m // (2 * LEAST_TOTAL), 2, BINS).astype(np.int64)
+    return pool(table(batch, bins), np.full(len(bins), LEAST_TOTAL), rest=True)
 
 
-def _shares(cells: Cells, pseudocount: float = 0.0) -> tuple[Floats, Floats]:
-    p, q = cells.reference + pseudocount, cells.current + pseudocount
-    return p / p.sum(), q / q.sum()
+def _distance(batch: Batch, term: _Term, pseudocount: float = 0.0) -> Floats:
+    """The sum of a term over the cells of each feature, shape (F,)."""
+    cells = batch.once(_distance_cells)
+    p, q = (
+        counts / cells.spans.each(cells.spans.sums(counts))
+        for counts in (cells.reference + pseudocount, cells.current + pseudocount)
+    )
+    return cells.spans.sums(term(p, q))
 
 
 # -- distances -------------------------------------------------------------------------------------------
 
 
-def psi(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def psi(batch: Batch) -> list[StatResult]:
     """Population stability index: sum of (q - p) ln(q / p), with `PSEUDOCOUNT` added to every count.
 
     It is the sum of the two Kullback-Leibler divergences, in nats.
@@ -63,27 +69,25 @@ def psi(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatR
     References:
         Yurdakul & Naranjo (2020), Statistical properties of the population stability index.
     """
-    p, q = _shares(_distance_cells(spec, reference, current), PSEUDOCOUNT)
-    return StatResult(statistic=float(_psi_term(p, q).sum()))
+    return results(_distance(batch, _psi_term, PSEUDOCOUNT))
 
 
 def _psi_term(p: Floats, q: Floats) -> Floats:
     return np.asarray((q - p) * np.log(q / p))
 
 
-def psi_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+def psi_critical(batch: Batch, alpha: float) -> Floats:
     """(1/n + 1/m) chi-square of B - 1 degrees of freedom, or more where a simulation says so."""
-    return _critical(_distance_cells(spec, reference, current), _psi_term, alpha, 1.0, PSEUDOCOUNT)
+    return _critical(batch, _psi_term, alpha, 1.0, PSEUDOCOUNT)
 
 
-def jensen_shannon(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def jensen_shannon(batch: Batch) -> list[StatResult]:
     """Jensen-Shannon distance, the root of the divergence in bits: `scipy.spatial.distance.jensenshannon`, base 2.
 
     References:
         Endres & Schindelin (2003), A new metric for probability distributions.
     """
-    p, q = _shares(_distance_cells(spec, reference, current))
-    return StatResult(statistic=math.sqrt(max(0.0, float(_jensen_shannon_term(p, q).sum()))))
+    return results(np.sqrt(np.maximum(0.0, _distance(batch, _jensen_shannon_term))))
 
 
 def _jensen_shannon_term(p: Floats, q: Floats) -> Floats:
@@ -91,52 +95,53 @@ def _jensen_shannon_term(p: Floats, q: Floats) -> Floats:
     return np.asarray((special.rel_entr(p, middle) + special.rel_entr(q, middle)) / (2 * math.log(2)))
 
 
-def jensen_shannon_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+def jensen_shannon_critical(batch: Batch, alpha: float) -> Floats:
     """The divergence is about (1/n + 1/m) chi-square / (8 ln 2), or more where a simulation says so."""
-    cells = _distance_cells(spec, reference, current)
-    return math.sqrt(_critical(cells, _jensen_shannon_term, alpha, 1 / (8 * math.log(2))))
+    return np.sqrt(_critical(batch, _jensen_shannon_term, alpha, 1 / (8 * math.log(2))))
 
 
-def hellinger(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def hellinger(batch: Batch) -> list[StatResult]:
     """Hellinger distance: the root of half the sum of (sqrt q - sqrt p)^2.
 
     References:
         Hellinger (1909); normed to 1 as in Le Cam (1986), Asymptotic methods in statistical decision theory.
     """
-    p, q = _shares(_distance_cells(spec, reference, current))
-    return StatResult(statistic=math.sqrt(float(_hellinger_term(p, q).sum())))
+    return results(np.sqrt(_distance(batch, _hellinger_term)))
 
 
 def _hellinger_term(p: Floats, q: Floats) -> Floats:
     return np.asarray((np.sqrt(q) - np.sqrt(p)) ** 2 / 2)
 
 
-def hellinger_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+def hellinger_critical(batch: Batch, alpha: float) -> Floats:
     """Its square is about (1/n + 1/m) chi-square / 8, or more where a simulation says so."""
-    return math.sqrt(_critical(_distance_cells(spec, reference, current), _hellinger_term, alpha, 1 / 8))
+    return np.sqrt(_critical(batch, _hellinger_term, alpha, 1 / 8))
 
 
-def total_variation(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def total_variation(batch: Batch) -> list[StatResult]:
     """Total variation distance: half the sum of |q - p|, the share of rows that would have to move."""
-    p, q = _shares(_distance_cells(spec, reference, current))
-    return StatResult(statistic=float(_total_variation_term(p, q).sum()))
+    return results(_distance(batch, _total_variation_term))
 
 
 def _total_variation_term(p: Floats, q: Floats) -> Floats:
     return np.asarray(np.abs(q - p) / 2)
 
 
-def total_variation_critical(
-    spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float
-) -> float:
+def total_variation_critical(batch: Batch, alpha: float) -> Floats:
     """By simulation of both samples from the pooled shares."""
-    return _critical(_distance_cells(spec, reference, current), _total_variation_term, alpha)
+    return _critical(batch, _total_variation_term, alpha)
 
 
 def _critical(
-    cells: Cells, term: _Term, alpha: float, chi2_factor: float = 0.0, pseudocount: float = 0.0
-) -> float:
-    """The value that a sum of terms over cells exceeds with probability alpha.
+    batch: Batch, term: _Term, alpha: float, chi2_factor: float = 0.0, pseudocount: float = 0.0
+) -> Floats:
+    """The value that a sum of terms over cells exceeds with probability alpha, for each feature."""
+    features = batch.once(_distance_cells).features()
+    return np.array([_critical_of(cells, term, alpha, chi2_factor, pseudocount) for cells in features])
+
+
+def _critical_of(cells: Cells, term: _Term, alpha: float, chi2_factor: float, pseudocount: float) -> float:
+    """The same for one feature.
 
     A sparse last cell has no smooth law. Half of alpha then goes to its own count, whose law is binomial, and half
     to how the other rows fall to the other cells. What that count does to the sum, with all other cells as one, is
@@ -179,7 +184,7 @@ def _one_term(term: _Term, total: int, current: int, m: int, n: int, pseudocount
 # -- chi-square and G ------------------------------------------------------------------------------------
 
 
-def chi2(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def chi2(batch: Batch) -> list[StatResult]:
     """Pearson's chi-square of homogeneity: both samples are samples, the reference is not taken as the truth.
 
     `scipy.stats.chi2_contingency(table, correction=False)` on the pooled cells.
@@ -187,14 +192,13 @@ def chi2(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> Stat
     References:
         Pearson (1900); for two samples, Cochran (1952), The chi-square test of goodness of fit, section 3.
     """
-    cells = _dense_cells(spec, reference, current)
-    seen = np.stack((cells.reference, cells.current)).astype(np.float64)
-    expected = _expected(cells)
-    statistic = float(((seen - expected) ** 2 / expected).sum())
-    return StatResult(statistic=statistic, p_value=null.chi2_sf(statistic, seen.shape[1] - 1))
+    cells = batch.once(_dense_cells)
+    terms = [(seen - expected) ** 2 / expected for seen, expected in _sides(cells)]
+    statistic = cells.spans.sums(terms[0] + terms[1])
+    return results(statistic, _chi2_tails(cells, statistic))
 
 
-def g(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def g(batch: Batch) -> list[StatResult]:
     """The likelihood ratio of homogeneity: 2 sum of seen ln(seen / expected).
 
     The statistic is `scipy.stats.chi2_contingency(table, lambda_="log-likelihood", correction=False)` on the
@@ -204,53 +208,57 @@ def g(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatRes
         Wilks (1938), The large-sample distribution of the likelihood ratio; Williams (1976), Improved likelihood
         ratio tests for complete contingency tables.
     """
-    cells = _dense_cells(spec, reference, current)
-    seen = np.stack((cells.reference, cells.current)).astype(np.float64)
-    statistic = max(0.0, 2 * float(special.rel_entr(seen, _expected(cells)).sum()))
-    return StatResult(statistic=statistic, p_value=null.chi2_sf(statistic / _williams(cells), seen.shape[1] - 1))
+    cells = batch.once(_dense_cells)
+    terms = [special.rel_entr(seen, expected) for seen, expected in _sides(cells)]
+    statistic = np.maximum(0.0, 2 * cells.spans.sums(terms[0] + terms[1]))
+    return results(statistic, _chi2_tails(cells, statistic / _williams(cells)))
 
 
-def _williams(cells: Cells) -> float:
-    rows, df = cells.m + cells.n, len(cells.reference) - 1
-    if not df:
-        return 1.0
+def _sides(cells: Table) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """Rows seen and expected in each cell, of either sample."""
+    total, rows = cells.reference + cells.current, cells.m + cells.n
+    share = total / cells.spans.each(rows)
+    return (cells.reference.astype(np.float64), cells.spans.each(cells.m) * share), (
+        cells.current.astype(np.float64),
+        cells.spans.each(cells.n) * share,
+    )
+
+
+def _chi2_tails(cells: Table, statistic: Floats) -> Floats:
+    df = (cells.spans.lengths - 1).tolist()
+    return np.array([null.chi2_sf(x, k) for x, k in zip(statistic.tolist(), df, strict=True)])
+
+
+def _williams(cells: Table) -> Floats:
+    rows, df = cells.m + cells.n, cells.spans.lengths - 1
     by_sample = rows / cells.m + rows / cells.n - 1
-    by_cell = float((rows / (cells.reference + cells.current)).sum()) - 1
-    return 1 + by_sample * by_cell / (6 * rows * df)
+    by_cell = cells.spans.sums(cells.spans.each(rows) / (cells.reference + cells.current)) - 1
+    return np.where(df > 0, 1 + by_sample * by_cell / (6 * rows * np.maximum(df, 1)), 1.0)
 
 
-def g_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+def g_critical(batch: Batch, alpha: float) -> Floats:
     """As of `chi2`, times Williams' factor."""
-    cells = _dense_cells(spec, reference, current)
-    return _williams(cells) * null.chi2_isf(alpha, len(cells.reference) - 1)
+    return _williams(batch.once(_dense_cells)) * chi2_critical(batch, alpha)
 
 
-def _expected(cells: Cells) -> Floats:
-    total = cells.reference + cells.current
-    return np.outer((cells.m, cells.n), total / (cells.m + cells.n))
-
-
-def chi2_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+def chi2_critical(batch: Batch, alpha: float) -> Floats:
     """From chi-square with one degree of freedom fewer than pooled cells."""
-    cells = _dense_cells(spec, reference, current)
-    return null.chi2_isf(alpha, len(cells.reference) - 1)
+    return np.array([null.chi2_isf(alpha, df) for df in (batch.once(_dense_cells).spans.lengths - 1).tolist()])
 
 
 # -- the single cell -------------------------------------------------------------------------------------
 
 
-def max_bin_z(spec: Spec, reference: FeatureProfile, current: FeatureProfile) -> StatResult:
+def max_bin_z(batch: Batch) -> list[StatResult]:
     """The largest z of any one cell (`table_z`): a spike, a hole, a new category.
 
     On the categories, or on up to 1000 groups of a numeric feature. The p-value is Bonferroni's over the cells.
     """
-    cells = _fine_cells(spec, reference, current)
-    statistic = float(table_z(cells.reference, cells.current, cells.m, cells.n).max())
-    p_value = min(1.0, len(cells.reference) * 2 * float(special.ndtr(-statistic)))
-    return StatResult(statistic=statistic, p_value=p_value)
+    cells = batch.once(_fine_cells)
+    statistic = largest_z(cells.spans, cells.reference, cells.current, cells.m, cells.n)
+    return results(statistic, np.minimum(1.0, cells.spans.lengths * 2 * special.ndtr(-statistic)))
 
 
-def max_bin_z_critical(spec: Spec, reference: FeatureProfile, current: FeatureProfile, alpha: float) -> float:
+def max_bin_z_critical(batch: Batch, alpha: float) -> Floats:
     """From the normal distribution, Bonferroni over the cells that hold rows."""
-    cells = _fine_cells(spec, reference, current)
-    return null.normal_isf(alpha / (2 * len(cells.reference)))
+    return np.array([null.normal_isf(alpha / (2 * k)) for k in batch.once(_fine_cells).spans.lengths.tolist()])

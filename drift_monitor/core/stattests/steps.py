@@ -10,29 +10,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from drift_monitor.core.profile import Floats, Ints, NumericProfile
+from drift_monitor.core.profile import Floats, Ints
+from drift_monitor.core.stattests.batch import Batch, Bools, Fine, Spans, results
 from drift_monitor.core.types import StatResult
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """The two distribution functions on the fine cells that hold rows.
+    """The two distribution functions of F features on the fine cells that hold rows, K of them in all.
 
     Attributes:
-        a, b: reference and current rows a cell, shape (k,); m, n their sums.
-        open: whether a cell lies between two edges and may hold several values.
-        before, after: F - G below and above the cell.
-        rise, fall: the cell's shares of the reference and of the current rows.
+        spans: the cells of each feature.
+        a, b: reference and current rows a cell, shape (K,).
+        m, n: their sums, shape (F,).
+        below_a, below_b: rows up to each cell, shape (K,).
+        open: whether a cell lies between two edges and may hold several values, shape (K,).
+        before, after: F - G below and above the cell, shape (K,).
+        rise, fall: the cell's shares of the reference and of the current rows, shape (K,).
     """
 
+    spans: Spans
     a: Ints
     b: Ints
-    m: int
-    n: int
+    m: Floats
+    n: Floats
+    below_a: Ints
+    below_b: Ints
     open: Bools
     before: Floats
     after: Floats
@@ -40,29 +44,29 @@ class Steps:
     fall: Floats
 
     @property
-    def exact(self) -> bool:
-        """Whether every cell holds a single value."""
-        return not self.open.any()
+    def exact(self) -> Bools:
+        """Whether every cell of a feature holds a single value, shape (F,)."""
+        return ~self.spans.largest(self.open)
 
 
-def steps_of(reference: NumericProfile, current: NumericProfile) -> Steps:
-    """Put the two side by side; both have rows."""
-    total = reference.counts + current.counts
-    used = np.flatnonzero(total)
-    a, b = reference.counts[used], current.counts[used]
-    m, n = int(a.sum()), int(b.sum())
-    after = np.cumsum(a) / m - np.cumsum(b) / n
-    before = np.concatenate(([0.0], after[:-1]))
+def steps_of(batch: Batch) -> Steps:
+    """Put the two side by side."""
+    fine = batch.once(Fine)
+    total = fine.a + fine.b
+    used = total > 0
+    spans = fine.spans.where(used)
+    a, b, below_a, below_b = (x[used] for x in (fine.a, fine.b, fine.below_a, fine.below_b))
+    m, n = spans.each(batch.m), spans.each(batch.n)
+    after = below_a / m - below_b / n
     # a cell with one row holds one value
-    several = (used % 2 == 0) & (total[used] > 1)
-    return Steps(a, b, m, n, several, before, after, a / m, b / n)
+    several = ~fine.edge[used] & (total[used] > 1)
+    before = spans.previous(after)
+    return Steps(spans, a, b, batch.m, batch.n, below_a, below_b, several, before, after, a / m, b / n)
 
 
 def bracketed(
-    statistic: float, p_value: float | None, steps: Steps, low: float, high: float, slack: float = 1e-12
-) -> StatResult:
-    """With its bracket, widened by rounding; without one if the statistic is exact."""
-    if steps.exact:
-        return StatResult(statistic=statistic, p_value=p_value)
-    margin = slack * max(1.0, high)
-    return StatResult(statistic=statistic, p_value=p_value, low=max(0.0, low - margin), high=high + margin)
+    steps: Steps, statistic: Floats, p_value: Floats, low: Floats, high: Floats, slack: float = 1e-12
+) -> list[StatResult]:
+    """With brackets, widened by rounding; without one where the statistic is exact. All of shape (F,)."""
+    margin = slack * np.maximum(1.0, high)
+    return results(statistic, p_value, (np.maximum(0.0, low - margin), high + margin), exact=steps.exact)
