@@ -110,7 +110,7 @@ def bare_read(folder: Path) -> None:
 def main() -> int:
     parser = common.arguments(__doc__.splitlines()[0])
     options = parser.parse_args()
-    rows, reference_rows = (80_000, 20_000) if options.quick else (check_cost.FULL_ROWS, 200_000)
+    rows, reference_rows = (80_000, 20_000) if options.quick else (1_000_000, 200_000)
     found: dict[str, dict[str, float]] = {}
     pa.set_cpu_count(1)
     with tempfile.TemporaryDirectory(prefix="engines-") as temporary, ExitStack() as opened:

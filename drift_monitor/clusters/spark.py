@@ -25,23 +25,25 @@ if TYPE_CHECKING:
 
 Job = Callable[[Iterable["pa.RecordBatch"]], Iterable["pa.RecordBatch"]]
 BATCH_ROWS: Final = 1 << 17
-_SETTINGS: Final = {
+_SETTINGS: Final = {"spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS)}
+_OF_JAVA: Final = {
     "spark.app.name": "drift-monitor",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
-    "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
 }
 _OF_LOCAL: Final = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 _ALWAYS: Final = {"spark.sql.session.timeZone": "UTC"}
 _PYTHON: Final = "PYSPARK_PYTHON"
 _LONGEST: Final = 600
 _HINTS: Final = {
+    "PACKAGE_NOT_INSTALLED": "pip install 'pyspark[connect]' (or 'pyspark[sql]' for another master)",
     "JAVA_GATEWAY_EXITED": "install Java 17 or newer, and set JAVA_HOME if it is not on the PATH",
     "No module named": "install it for the workers' Python: they need numpy, pyarrow and pydantic, and pandas "
     "where `columns.id` is text",
     "PYTHON_VERSION_MISMATCH": "set `python` to one of the same version on the workers",
     "exited unexpectedly": "a worker died, most often of too little memory: give it more, such as by "
     "spark.executor.memoryOverhead in `options`",
+    "stopped SparkContext": "its master does not answer: see that it is up and can be reached from here",
     "maxResultSize": "raise spark.driver.maxResultSize in `options`",
     "TABLE_OR_VIEW_NOT_FOUND": "write `table` as Spark's SQL does, with its catalog and schema",
     "COLUMN_ALREADY_EXISTS": "set spark.sql.caseSensitive to true in `options` if names differ by case alone",
@@ -113,11 +115,12 @@ def _begin(cluster: SparkCluster, options: Mapping[str, str], wanted: str) -> No
     from drift_monitor.sources.extras import load  # noqa: PLC0415 - sources import this room
 
     builder = load("pyspark.sql", "spark").SparkSession.builder
-    local = cluster.master.startswith("local")
-    settings = {**_SETTINGS, **(_OF_LOCAL if local else {}), **options, **_ALWAYS}
+    local, connect = cluster.master.startswith("local"), cluster.master.startswith("sc://")
+    fixed = {} if connect else _OF_JAVA | (_OF_LOCAL if local else {})
+    settings = {**_SETTINGS, **fixed, **options, **_ALWAYS}
     same, _Open.wanted = _Open.wanted == wanted, wanted
     package = str(_Open.package.enter_context(zipped()))
-    if cluster.master.startswith("sc://"):
+    if connect:
         _Open.session = builder.remote(cluster.master).config(map=settings).create()
         _Open.session.addArtifacts(package, pyfile=True)
         return

@@ -46,6 +46,7 @@ pytestmark = [
     pytest.mark.server,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets that py4j leaves to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:Creating scratch directories"),  # takes long on a busy machine, says Dask
 ]
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -54,7 +55,11 @@ LIVE = Window(start=START + 14 * DAY, end=START + 15 * DAY)
 PER_DAY = 1440
 HOSTILE = "a.`b\"; drop table 'x' -- ü"
 TWIN = "SPEED"  # Spark's own names do not differ by case
-SETTINGS = {"spark.sql.shuffle.partitions": "2", "spark.sql.caseSensitive": "true"}
+SETTINGS = {
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.codegen.wholeStage": "false",  # a test is over before compiled code would be any quicker
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+}
 MASTER = "local[2, 2]"  # a task may be lost once
 
 

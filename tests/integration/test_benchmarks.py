@@ -33,6 +33,12 @@ def test_check_cost_measures_the_check_beside_the_read() -> None:
 
 
 @takes_minutes
+def test_engines_come_to_the_same_result() -> None:
+    found = figures("engines.py", "--rounds", "1")  # which ends with an error where they do not
+    assert {"threads: 1 (embedded)", "threads: 2"} <= set(found["engines"])
+
+
+@takes_minutes
 def test_the_idle_daemon_holds_no_numeric_library() -> None:
     found = figures("idle.py")
     assert found["libraries"] == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drift_monitor import __version__
 from drift_monitor.clusters.package import zipped
 from drift_monitor.clusters.work import Work, answer, heard
 from drift_monitor.config.clusters import SparkSource, place_of
@@ -153,5 +156,11 @@ def test_the_package_is_one_file_named_by_what_is_in_it() -> None:
         assert one.name == two.name
         assert one.read_bytes() == two.read_bytes()
         names = zipfile.ZipFile(one).namelist()
+        found = "import drift_monitor; print(drift_monitor.__version__, drift_monitor.__file__)"
+        code = f"import sys; sys.path.insert(0, {str(one)!r}); {found}"
+        command = [sys.executable, "-I", "-S", "-c", code]  # nothing is installed there
+        version, path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert version == __version__
+    assert path.startswith(str(one))
     assert "drift_monitor/core/folding.py" in names
     assert not one.exists()
