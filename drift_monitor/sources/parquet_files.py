@@ -142,12 +142,12 @@ def read_rows(
     with _open(path, place, dictionaries) as file:
         try:
             size = _batch_rows(file.metadata, row_groups)
-            batches = file.iter_batches(
-                size, row_groups=list(row_groups), columns=list(columns), use_threads=False
-            )
-            for batch in batches:
-                rows += batch.num_rows
-                yield batch
+            # each row group has a dictionary of its own, and Arrow puts no two of them into one struct
+            apart = any("." in name for name in dictionaries)
+            for groups in [[group] for group in row_groups] if apart else [list(row_groups)]:
+                for batch in file.iter_batches(size, row_groups=groups, columns=list(columns), use_threads=False):
+                    rows += batch.num_rows
+                    yield batch
         except MemoryError:
             raise
         except (pa.ArrowException, OSError) as error:

@@ -375,6 +375,18 @@ def test_row_groups_are_chosen_by_times_within_a_struct(tmp_path: Path) -> None:
     assert sum(batch.num_rows for batch in source.batches(split, ["p.x"])) == 50
 
 
+def test_texts_in_structs_are_read_across_row_groups(tmp_path: Path) -> None:
+    regions = [("eu", "us", None, "asia")[i % 4] if i < 150 else f"region {i}" for i in range(400)]
+    payload = [{"region": region, "age": float(i)} for i, region in enumerate(regions)]
+    pq.write_table(pa.table({"payload": payload, "c": regions}), tmp_path / "a.parquet", row_group_size=100)
+    source = open_files(FilesSource(path=str(tmp_path / "a.parquet")), {})
+    names = ["payload.region", "c", "payload.age"]
+    found = [row for s in source.splits(None) for b in source.batches(s, names) for row in b.to_pylist()]
+    assert found == [
+        {"payload.region": region, "c": region, "payload.age": float(i)} for i, region in enumerate(regions)
+    ]
+
+
 def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     inner = pa.StructArray.from_arrays([pa.array([1])], ["b"])
     column = pa.StructArray.from_arrays([pa.array([1]), inner], ["a.b", "a"])
