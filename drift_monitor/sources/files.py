@@ -109,6 +109,7 @@ class Files:
         self._place = _place(config)
         self._naming = captures.Naming.of(config)
         self._flats: dict[str, Flat] = {}
+        self._distinct: list[tuple[pa.Schema, tuple[tuple[str, pa.DataType], ...], Flat]] = []
         self.known: Mapping[bytes, parquet_files.Footer] = {}
         self.footers: dict[bytes, parquet_files.Footer] = {}
         if sizes is None:
@@ -342,13 +343,25 @@ class Files:
         else:
             size = _whole_rows(file, self._place)
             schema = text_files.read_header(file.path, file.form, self._kinds, size=size, place=self._place)
-        _refuse_repeated(schema.names, file.path)
-        for name, value in file.partition:
+        parts = tuple(
+            (name, pa.int32() if isinstance(value, int) else pa.string()) for name, value in file.partition
+        )
+        for known, its_parts, flat in self._distinct:  # the files of a window are mostly alike
+            if its_parts == parts and known.equals(schema, check_metadata=True):
+                return flat
+        flat = self._named(schema, parts, file.path)
+        self._distinct.append((schema, parts, flat))
+        return flat
+
+    def _named(self, stored: pa.Schema, parts: Sequence[tuple[str, pa.DataType]], path: str) -> Flat:
+        _refuse_repeated(stored.names, path)
+        schema = stored
+        for name, kind in parts:
             at = schema.get_field_index(name)
             schema = schema if at < 0 else schema.remove(at)
-            schema = schema.append(pa.field(name, pa.int32() if isinstance(value, int) else pa.string()))
+            schema = schema.append(pa.field(name, kind))
         flat = Flat(schema, nested=self._nested)
-        _refuse_repeated(flat.schema.names, file.path)
+        _refuse_repeated(flat.schema.names, path)
         return flat
 
     def _split(self, path: str, status: Status | None = None) -> FileSplit:
