@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from drift_monitor.clusters.dask import client
-from drift_monitor.clusters.work import Work, answer, heard
+from drift_monitor.clusters.work import Work, heard
 from drift_monitor.config.clusters import DaskExecutor
 from drift_monitor.core.folding import Folded
 
@@ -28,12 +29,13 @@ class Dask:
             return
         with client(self._config) as (dask, library):
             # a task of its own, whose result every worker fetches once, and which is made anew where it was lost
-            opened = dask.submit(Work.open, Work.of(fold), pure=False)
+            open_work, run = functions()
+            opened = dask.submit(open_work, pickle.dumps(Work.of(fold)), pure=False)
             waiting, running = iter(splits), library.as_completed(loop=dask.loop)
             sent: dict[str, S] = {}
 
             def send(split: S) -> None:
-                future = dask.submit(_run, opened, split, pure=False)
+                future = dask.submit(run, opened, pickle.dumps(split), pure=False)
                 sent[future.key] = split
                 running.add(future)
 
@@ -48,6 +50,20 @@ class Dask:
                 yield sent.pop(future.key), heard(said)
 
 
-def _run(fold: Callable[[S], Folded], split: S) -> bytes:
-    """What a worker does."""
-    return answer(lambda: fold(split))
+def functions() -> tuple[Callable[[bytes], Any], Callable[[Any, bytes], bytes]]:
+    """What workers do. Made in here they are sent whole: the scheduler unpacks them and has no drift-monitor."""
+
+    def opened(work: bytes) -> Any:
+        from pickle import loads  # noqa: PLC0415
+
+        return loads(work).open()  # noqa: S301 - from the driver
+
+    def run(fold: Any, split: bytes) -> bytes:
+        from functools import partial  # noqa: PLC0415
+        from pickle import loads  # noqa: PLC0415
+
+        from drift_monitor.clusters.work import answer  # noqa: PLC0415
+
+        return answer(partial(fold, loads(split)))  # noqa: S301 - from the driver
+
+    return opened, run

@@ -22,6 +22,7 @@ from drift_monitor.config.file import examine, parse
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DamagedError, ExecutorError, SchemaError, SourceError
 from drift_monitor.core.folding import Folded
+from drift_monitor.executors.dask import functions
 
 FILE = Path("/etc/drift/c.yaml")
 HEAD = "monitors:\n  m:\n    reference: r\n    schedule: {every: 1h}\n"
@@ -149,6 +150,13 @@ def test_another_version_does_no_work() -> None:
     assert work.open() == [1]
     with pytest.raises(ExecutorError, match=r"was sent work of 0\.0\.9: restart the workers, or install 0\.0\.9"):
         replace(work, version="0.0.9").open()
+
+
+def test_a_scheduler_of_dask_needs_no_drift_monitor() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle", reason="it comes with Dask")
+    sent = cloudpickle.dumps(functions())
+    code = "import sys, cloudpickle; sys.modules['drift_monitor'] = None; cloudpickle.load(sys.stdin.buffer)"
+    subprocess.run([sys.executable, "-c", code], input=sent, check=True)
 
 
 def test_the_package_is_one_file_named_by_what_is_in_it() -> None:
