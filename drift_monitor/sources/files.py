@@ -184,23 +184,22 @@ class Files:
 
     def splits(self, window: Window | None) -> Sequence[FileSplit]:
         """See `Source`. Parquet is pruned by the times in its footers; text has none and is read whole."""
-        found = []
+        found, chosen = list[FileSplit](), self._chosen(window)
         for file in self._files.values():
             if file.form == "parquet":
-                found += self._parquet_splits(file, window)
+                found += self._parquet_splits(file, window, None if chosen is None else chosen[file.file])
             elif file.size or file.form == "csv":  # an empty CSV lacks its header, an empty JSONL lacks nothing
                 found.append(replace(file, window=window))
         return found
 
     def units(self, window: Window, columns: Sequence[str], bucket: timedelta) -> Sequence[FileSplit]:  # noqa: ARG002
         """See `Remembered`."""
-        found = []
+        found, chosen = list[FileSplit](), self._chosen(window)
         for file in self._files.values():
             if file.form != "parquet":
                 found += [file] if file.size or file.form == "csv" else []
                 continue
             footer = self._footer(file.path)
-            chosen = self._chosen(window)
             runs = (
                 footer.runs(window)
                 if chosen is None
@@ -274,15 +273,16 @@ class Files:
         types = [_LABELS if is_text(schema.field(name).type) else schema.field(name).type for name in names]
         return pa.RecordBatch.from_arrays([pa.nulls(1, dtype) for dtype in types], names=list(names))
 
-    def _parquet_splits(self, file: FileSplit, window: Window | None) -> list[FileSplit]:
+    def _parquet_splits(
+        self, file: FileSplit, window: Window | None, chosen: Collection[int] | None
+    ) -> list[FileSplit]:
         found: list[FileSplit] = []
         numbers: list[int] = []
         rows = 0
-        chosen = self._chosen(window)
         for number, group in enumerate(self._footer(file.path).row_groups):
             if not parquet_files.overlaps(group, window) or not group.rows:
                 continue
-            if chosen is not None and number not in chosen[file.file]:
+            if chosen is not None and number not in chosen:
                 continue
             if numbers and rows + group.rows > SPLIT_ROWS:
                 found.append(replace(file, window=window, row_groups=tuple(numbers), rows=rows))

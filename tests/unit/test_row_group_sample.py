@@ -22,7 +22,7 @@ from drift_monitor.config.models import FilesSource, unrefreshable
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Outcome, Window
 from drift_monitor.service.backtest import Replay
-from drift_monitor.sources.files import open_files
+from drift_monitor.sources.files import Files, open_files
 from drift_monitor.sources.parquet_files import Footer, RowGroup
 from drift_monitor.sources.row_groups import choose, rows_in
 
@@ -121,6 +121,19 @@ def test_volume_is_that_of_the_whole(data: Path) -> None:
 def test_duplicates_are_those_of_the_sample(data: Path) -> None:
     (duplicates,) = (q for q in both(data, LIVE + DAY).quality if q.check == "duplicates")
     assert "of the rows of the sample repeat an id" in duplicates.message
+
+
+def test_the_choice_is_made_once_and_not_for_each_file(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hour in range(20):
+        write(data, f"hour{hour}", rows(LIVE + hour * HOUR, 1, seed=hour))
+    source = open_files(FilesSource(path=str(data / "live" / "*"), timestamp="time", sample=10.0), {})
+    choices: list[Window | None] = []
+    real = Files._chosen
+    monkeypatch.setattr(Files, "_chosen", lambda self, window: (choices.append(window), real(self, window))[1])
+    day = Window(start=LIVE, end=LIVE + DAY)
+    assert source.splits(day)
+    assert source.units(day, ["speed"], HOUR)
+    assert choices == [day, day]
 
 
 def test_a_window_without_a_chosen_group_is_read_whole(data: Path) -> None:
