@@ -112,10 +112,11 @@ def finished(
             if timestamp is not None:
                 times = to_utc(batch.column(timestamp), timestamp, timezone)
                 batch = batch.set_column(batch.schema.get_field_index(timestamp), timestamp, times)
+                if timed and times.null_count:
+                    batch = batch.filter(times.is_valid())
+                    times = batch.column(timestamp)
                 if window is not None:
                     batch = _within(batch, times, window)
-                elif timed and times.null_count:
-                    batch = batch.filter(times.is_valid())
             if batch.num_rows:
                 yield batch
 

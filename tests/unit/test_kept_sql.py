@@ -147,6 +147,15 @@ def test_rows_without_a_time_are_in_no_hour(data: Path, insert: Insert) -> None:
     assert (result.rows, result.invalid_rows) == (25 * PER_HOUR - 5, 0)
 
 
+@pytest.mark.parametrize("insert", [lite], indirect=True)
+def test_text_that_is_no_time_is_in_no_hour(data: Path) -> None:
+    with closing(sqlite3.connect(data / "log.sqlite")) as connection:
+        connection.execute("UPDATE log SET time = '2024-03-15T99:00' WHERE rowid = 1")
+        connection.commit()
+    result = check(data, LIVE + DAY)
+    assert (result.rows, result.invalid_rows) == (N - 1, 0)
+
+
 @pytest.mark.parametrize("insert", [duck], indirect=True)
 def test_times_that_the_database_does_not_understand_are_read_directly(
     data: Path, caplog: pytest.LogCaptureFixture
