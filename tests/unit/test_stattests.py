@@ -421,3 +421,11 @@ def test_a_histogram_of_times_is_labelled_by_time() -> None:
     found = bars(times(["2013-01-01T00:00", "2013-01-02T00:00"], ["2013-02-01T00:00"]))
     assert found["> 2013-01-02T00:00Z"] == (0, 1)
     assert "2013-01-01T00:00Z" in found
+
+
+def test_a_feature_with_one_value_that_stays_has_no_p_value_below_one() -> None:
+    triple = numbers(np.full(1000, 5.0), np.full(500, 5.0))
+    found = {name: test.function(*triple) for name, test in STATTESTS.items() if triple[0].kind in test.kinds}
+    told = {name: (r.statistic, r.p_value) for name, r in found.items() if r is not None}
+    assert {statistic for statistic, _ in told.values()} == {0.0}
+    assert {p for _, p in told.values()} <= {None, 1.0}

@@ -63,7 +63,7 @@ def weighted_supremum(batch: Batch) -> list[StatResult]:
         s.spans, s.below_a, s.below_b, s.m, s.n
     )  # 0 at the last cell, above which there are no rows
     p_value = [
-        min(_supremum_sf(top, rows), places * 2 * float(special.ndtr(-top)), 1.0)
+        min(_supremum_sf(top, rows), places * 2 * float(special.ndtr(-top)) if places else 1.0, 1.0)
         for top, rows, places in zip(largest.tolist(), (s.m + s.n).tolist(), _places(s), strict=True)
     ]
     return results(largest / _size(s), np.array(p_value))
