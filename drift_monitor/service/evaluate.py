@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -174,6 +174,10 @@ class _Run:
 
     def check(self, progress: Callable[[int, int], None] | None) -> CheckResult:
         """The cycle: reference -> source -> profile -> judgement."""
+        with ExitStack() as held:  # what a source holds, a session of Spark, also serves samples and labels
+            return self._check(progress, held)
+
+    def _check(self, progress: Callable[[int, int], None] | None, held: ExitStack) -> CheckResult:
         from drift_monitor.core.check import check  # noqa: PLC0415
         from drift_monitor.core.profile import merge  # noqa: PLC0415
         from drift_monitor.reference import open_reference  # noqa: PLC0415
@@ -193,8 +197,9 @@ class _Run:
         specs = watched_specs(monitor, reference)
         clock.append(perf_counter())
         source = SOURCES[monitor.source.type](monitor.source, self._kinds(specs))
-        held: AbstractContextManager[Any] = source.held() if hasattr(source, "held") else nullcontext()
-        with held, Kept.open(request, source) as kept:
+        if hasattr(source, "held"):
+            held.enter_context(source.held())
+        with Kept.open(request, source) as kept:
             schema = self._schema(source, specs)
             readable = _readable(specs, schema)
             alarms = known_of(request.name, monitor, reference, request.state, specs)

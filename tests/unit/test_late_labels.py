@@ -7,11 +7,12 @@ import logging
 import math
 import re
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,8 @@ from drift_monitor.service.projection import View, project
 from drift_monitor.service.refresh_manifest import read_manifest
 from drift_monitor.service.refreshing import rebuild, refresh
 from drift_monitor.service.store import Store
-from drift_monitor.sources.files import open_files
+from drift_monitor.sources import SOURCES
+from drift_monitor.sources.files import Files, FileSplit, open_files
 from drift_monitor.sources.labelled import Labelled, open_labelled
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -324,6 +326,31 @@ def test_labels_in_text_files_and_in_a_database_are_the_same_labels(folder: Path
         database.execute("DELETE FROM labels WHERE rowid % 4 = 0")
         database.commit()
     assert performance(folder, source=source).labelled == expected.labelled - 30
+
+
+def test_what_a_source_holds_is_held_until_the_labels_were_joined(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[str] = []
+    reads: list[list[str]] = []
+
+    class Held(Files):
+        @contextmanager
+        def held(self) -> Iterator[None]:
+            held.append("once")
+            yield
+            held.append("no more")
+
+        def batches(self, split: FileSplit, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+            if "/live/" in split.path:
+                reads.append([*held, *columns])
+            return super().batches(split, columns)
+
+    monkeypatch.setitem(cast("dict[str, Any]", SOURCES), "files", Held)
+    assert performance(folder).labelled == 120
+    assert held == ["once", "no more"]
+    assert {read[0] for read in reads} == {"once"}
+    assert reads[-1][1:] == ["p", "id"]
 
 
 def test_files_that_stay_are_read_once_and_a_late_file_is_noticed(
