@@ -645,6 +645,11 @@ class Monitor(Model):
                 "labels needs columns.id and source.timestamp, by which they are joined to the predictions, and "
                 "columns.label, the column that they become"
             )
+        if self.labels is not None and self.columns.label in {self.columns.id, self.columns.prediction}:
+            raise ValueError(
+                f"labels becomes the column {self.columns.label!r} (columns.label), which is the id or the "
+                "prediction as well: give the truth a name of its own"
+            )
         return self
 
     @model_validator(mode="after")

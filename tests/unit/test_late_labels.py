@@ -468,6 +468,7 @@ def test_a_refreshed_training_set_has_the_late_labels_and_can_be_made_again(fold
         ({"threshold": 1}, {}, "threshold"),
         ({"costs": {"false_negative": -1, "false_positive": 1}}, {}, "false_negative"),
         ({}, {"id": None}, "labels needs columns.id and source.timestamp"),
+        ({}, {"label": "p"}, "which is the id or the prediction as well"),
     ],
 )
 def test_what_is_no_configuration_of_labels(
