@@ -369,6 +369,8 @@ def _segmented(items: tuple[Segments, ...]) -> list[tuple[str, tuple[str, ...] |
 
 
 def _all_different(items: tuple[Segments, ...]) -> tuple[Segments, ...]:
+    if not all(items):
+        raise ValueError("has an item that names no column")
     seen: set[str] = set()
     for column, values in _segmented(items):
         if column in seen or len(set(values or ())) < len(values or ()):

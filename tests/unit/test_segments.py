@@ -386,6 +386,8 @@ def test_values_may_be_written_as_they_are_in_the_data() -> None:
             "m.yaml:7:20: monitors.m.segments[0].r: must have 20 items at most (got a list of 21 items)",
         ),
         ("[r, {r: [a]}]", "m.yaml:7:15: monitors.m.segments: names 'r' or one of its values twice"),
+        ("[{}]", "m.yaml:7:15: monitors.m.segments: has an item that names no column"),
+        ('[""]', "m.yaml:7:15: monitors.m.segments: has an item that names no column"),
         ("[tail]", "monitors.m: segments has 'tail', which is not watched (see columns)"),
         ("[t]", "monitors.m: segments has 't', which is not watched (see columns)"),
         ("[year]", "monitors.m: segments has 'year', which columns.kinds says is numeric"),
