@@ -74,7 +74,7 @@ def segment_feature(column: str, segment: Segment) -> str:
         >>> segment_feature("dep_delay", Segment(column="carrier", value="UA"))
         'dep_delay where carrier = UA'
         >>> segment_feature("a where b", Segment(column="b", value='c "d"'))
-        '"a where b" where b = "c \"d\""'
+        '"a where b" where b = "c \\"d\\""'
     """
     return f"{_word(column)} where {segment}"
 

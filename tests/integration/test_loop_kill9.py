@@ -72,6 +72,8 @@ class Pipeline:
     def _tell(self, ident, report):
         with suppress(OSError, ValueError):
             info = read_lock(self.state)
+            if info is None:  # the daemon was killed while it wrote
+                return False
             request = urllib.request.Request(
                 f"{info.address}/api/v1/retrainings/{ident}",
                 json.dumps(report).encode(),

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from drift_monitor.config.models import Columns, Monitor
-from drift_monitor.core import fold as fold_module
+from drift_monitor.core import folding
 from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.core.fold import profile_buckets
 from drift_monitor.core.products import PAIRED, PairSpec, Products, fold_products
@@ -357,7 +357,7 @@ def test_a_check_counts_the_features_that_it_watches_and_can_read(
     pq.write_table(table, tmp_path / "t.parquet")
     reference = build(tmp_path / "t.parquet")
     pq.write_table(table.drop_columns(list(lacking)), tmp_path / "live.parquet")
-    monkeypatch.setattr(fold_module, "profile_buckets", spy)
+    monkeypatch.setattr(folding, "profile_buckets", spy)
     monitor = {
         "reference": str(reference.folder),
         "source": {"path": str(tmp_path / "live.parquet"), "timestamp": "time"},
