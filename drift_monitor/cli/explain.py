@@ -19,7 +19,8 @@ from drift_monitor.core.calibration import Calibration
 from drift_monitor.core.expectations import Expectations, Limit, expectations
 from drift_monitor.core.expectations import calibrated as with_calibration
 from drift_monitor.core.policy import format_duration
-from drift_monitor.core.profile import Spec
+from drift_monitor.core.profile import Profile, Spec
+from drift_monitor.core.types import Segment
 from drift_monitor.core.verdict import deciding_methods
 from drift_monitor.reference import Reference, build_reference, open_reference
 from drift_monitor.reference.version import is_reference
@@ -197,10 +198,26 @@ def _explain(found: Calibrated, monitor: Monitor, now: datetime, how: str) -> Ex
             {"due": _stamp(due), "start": _stamp(start), "end": _stamp(end)}
             for due, start, end in (next_windows(monitor, now, _WINDOWS) if monitor.source.timestamp else ())
         ),
-        warnings=manifest.warnings,
+        warnings=(*manifest.warnings, *_small_segments(specs, reference.profile, rows, monitor.alarm.min_rows)),
         promise=found.lanes[0].promise,
         promises=found.lanes,
     )
+
+
+def _small_segments(specs: Sequence[Spec], profile: Profile, rows: int | None, least: int) -> list[str]:
+    """Which segments have fewer rows in a usual window than are judged, by their share of the reference's rows."""
+    if rows is None:
+        return []
+    shares: dict[Segment, float] = {}
+    for spec in specs:
+        if spec.segment is not None and spec.name in profile.features:
+            shares[spec.segment] = profile.features[spec.name].rows / profile.rows
+    return [
+        f"segment {segment}: a usual window has about {rows * share:,.0f} of its rows, and fewer than {least:,} "
+        "are not judged: make window.length longer or alarm.min_rows smaller"
+        for segment, share in shares.items()
+        if rows * share < least
+    ]
 
 
 def _usual_rows(calibration: Calibration | None) -> int | None:

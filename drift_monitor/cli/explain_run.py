@@ -290,4 +290,5 @@ def _promise(told: Account) -> Iterator[RenderableType]:
 
     basis = told.result.promise_basis
     words = told.result.promise.removeprefix("none: ").removeprefix(f"{LABELS[basis]}: ")
+    words = words or "nothing was judged"  # a window without rows says no more
     yield Text.assemble("  ", (LABELS[basis], STYLES[basis]), f": {words}")

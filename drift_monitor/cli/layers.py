@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from drift_monitor.reference import Reference
 
 _EVIDENTLY = "evidently:"
+_CAPTURED_IDS = ("eventId", "inferenceId")  # what an endpoint that captures gives each request
 _SETTING = 2  # steps to a setting of a policy; more lead to a name that the user chose
 
 
@@ -317,11 +318,17 @@ def _columns_exist(found: Findings, name: str, monitor: Monitor, known: Sequence
     for location, column, key in named:
         is_list = location[-2] in ("ignore", "features")
         if column not in known and not (is_list and covered([column], known)):
+            if location[-1] == "id" and column in _CAPTURED_IDS and _captured(monitor):
+                continue  # the endpoint makes it
             # a label arrives later and an id may be made by the service: neither has to be in the training data
             optional = location[-1] in ("label", "id") or location[-2] == "ignore"
             found.say(location, unknown("column in the reference", column, known), key=key, warning=optional)
             complete = complete and optional
     return complete
+
+
+def _captured(monitor: Monitor) -> bool:
+    return isinstance(monitor.source, FilesSource) and monitor.source.format == "sagemaker"
 
 
 def _roles(columns: Columns) -> list[tuple[str, str]]:

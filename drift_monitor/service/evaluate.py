@@ -415,7 +415,7 @@ def _fraction(source: Any, window: Window | None) -> float | None:
 def _sampled(result: CheckResult, fraction: float | None, percent: float | None) -> CheckResult:
     """The result with what share was read: of a window's rows where that is known, or else of a table's pages."""
     if fraction is not None:
-        percent, said = 100 * fraction, f"{fraction:.3%} of the rows, in whole row groups"
+        percent, said = 100 * fraction, f"{100 * fraction:.5g}% of the rows, in whole row groups"
     elif percent is not None:
         said = f"a sample of {percent:g}% of the table's pages"
     else:

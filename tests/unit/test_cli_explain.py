@@ -256,6 +256,14 @@ def test_features_that_are_kept_no_longer_are_not_taken_for_none() -> None:
     assert "are not kept any more for this run (retention.results)" in shown.get()
 
 
+def test_a_window_without_rows_promises_nothing_and_says_why() -> None:
+    empty = check(1, rows=0, verdict=Outcome.NO_DATA, features=(), promise="", promise_basis="none")
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(draw(account_of(StoredRun(run=1, result=empty), Alarm())))
+    assert "no promise: nothing was judged" in shown.get()
+
+
 def test_a_run_that_was_not_judged_has_no_distance() -> None:
     failed = check(
         1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -71,6 +72,22 @@ def test_all_layers_speak_at_once(folder: Path) -> None:
         "c.yaml:7:22: monitors.flights.alarm.report[0]: there is no method 'kss'; did you mean 'ks'?",
         "c.yaml:8:22: server.token_file: token cannot be read: No such file or directory",
     ]
+
+
+def test_an_id_that_the_endpoint_gives_is_not_missed_in_the_training_data(folder: Path) -> None:
+    pq.write_table(table().drop_columns("flight_id"), folder / "training.parquet")
+    sides = {"endpointInput": "UA,812", "endpointOutput": "0.4"}
+    request = {
+        "captureData": {side: {"data": data, "encoding": "CSV"} for side, data in sides.items()},
+        "eventMetadata": {"eventId": "e-1", "inferenceTime": "2013-01-01T00:00:00Z"},
+    }
+    (folder / "live" / "a.jsonl").write_text(json.dumps(request) + "\n")
+    captured = "*.jsonl, timestamp: at, format: sagemaker, inputs: [carrier, distance], outputs: [p_late]"
+    text = MONITOR.replace('"live/*.parquet", timestamp: at', f"live/{captured}")
+    assert problems(folder, text.replace("id: flight_id", "id: eventId")) == []
+    missed = "warning: c.yaml:6:39: monitors.flights.columns.id: unknown column in the reference"
+    assert problems(folder, text.replace("id: flight_id", "id: event"))[0].startswith(missed)
+    assert problems(folder, MONITOR.replace("id: flight_id", "id: eventId"))[0].startswith(missed)
 
 
 def test_offline_looks_at_nothing_but_the_text(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_sample_is_the_same_kept_and_directly_and_is_told(data: Path, read: Co
         result = both(data, LIVE + DAY + hour * HOUR)
         assert result.rows == N // 10
         assert result.sample == pytest.approx(10.0)
-        assert result.reason.endswith("; read: 10.000% of the rows, in whole row groups")
+        assert result.reason.endswith("; read: 10% of the rows, in whole row groups")
         (volume,) = (q for q in result.quality if q.check == "volume")
         assert volume.message.startswith("about 960 rows, by the 96 of the sample; ")
         assert not volume.failed

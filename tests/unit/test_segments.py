@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from drift_monitor.cli import command as drift_monitor
+from drift_monitor.cli.explain import explain_monitor
 from drift_monitor.config.file import parse
 from drift_monitor.config.models import Columns, FeatureDetail, Metrics, Monitor
 from drift_monitor.core.errors import BadReferenceError, ConfigError
@@ -455,3 +456,13 @@ monitors:
     (tmp_path / "monitor.yaml").write_text(text)
     done = CliRunner().invoke(drift_monitor, ["check-config", "--config", str(tmp_path / "monitor.yaml")])
     assert message in " ".join(done.output.split())
+
+
+def test_explain_names_the_segments_that_are_too_small_for_a_window(training: Path, tmp_path: Path) -> None:
+    few = monitor(training, tmp_path, segments=["carrier"], alarm={"min_rows": 200})
+    told = explain_monitor("m", few, LIVE.end, tmp_path / "state")
+    (small,) = (line for line in told.warnings if line.startswith("segment "))
+    name, _, rest = small.partition(": a usual window has about ")
+    assert name == "segment carrier = DL"
+    assert float(rest.split()[0]) == pytest.approx(CARRIERS["DL"] * PER_DAY, rel=0.05)
+    assert "fewer than 200 are not judged: make window.length longer or alarm.min_rows smaller" in rest

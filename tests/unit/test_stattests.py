@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from drift_monitor.core.stattests import (
     null,
     table,
 )
+from drift_monitor.core.types import Segment
 
 DOCS = Path(__file__).parents[2] / "docs" / "stattests.md"
 Triple = tuple[Spec, FeatureProfile, FeatureProfile]
@@ -337,6 +339,9 @@ def test_effects_are_told_in_the_features_own_units() -> None:
     assert effect(*same) in {"share of 0 60% -> 90%", "share of 1 40% -> 10%"}
     assert effect(*names(["AA"] * 95 + ["B6"] * 5, ["AA"] * 90 + ["B6"] * 5 + ["XX"] * 5)) == "x=XX 0% -> 5%"
     assert effect(*names([*"aabc"] * 20, [*"abbcc"] * 20)) == "x=a 50% -> 20%"
+    spec, *profiles = names(["AA", "B6"], ["AA", "AA"])
+    sliced = replace(spec, name="x where city = JFK", segment=Segment(column="city", value="JFK"), column="x")
+    assert effect(sliced, *profiles) == "x=AA 50% -> 100%"
     days = [f"2013-01-{d:02}T12:00" for d in range(1, 29)]
     later = [f"2013-03-{d:02}T12:00" for d in range(1, 29)]
     assert effect(*times(days, later)) == "median 2013-01-14T12:00Z -> 2013-03-15T00:00Z"

@@ -118,7 +118,7 @@ def _category_effect(spec: CategoricalSpec, before: CategoricalProfile, now: Cat
         past = before.unseen.get(newest, 0) / before.n
         if abs(share - past) >= change[known]:
             name, was, is_now = newest, past, share
-    return f"{spec.name}={name} {percent(was)} -> {percent(is_now)}"
+    return f"{spec.column}={name} {percent(was)} -> {percent(is_now)}"
 
 
 def percent(share: float) -> str:
