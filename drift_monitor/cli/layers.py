@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from drift_monitor.reference import Reference
 
 _EVIDENTLY = "evidently:"
+_LIBRARIES = {"dask": "distributed", "spark": "pyspark"}  # of the executors
 _CAPTURED_IDS = ("eventId", "inferenceId")  # what an endpoint that captures gives each request
 _SETTING = 2  # steps to a setting of a policy; more lead to a name that the user chose
 
@@ -198,6 +200,7 @@ def _environment(found: Findings, config: Config) -> None:
         _reference(found, name, monitor)
         _source(found, name, monitor)
         _labels(found, name, monitor)
+        _executor(found, name, monitor)
 
 
 def _receivers(found: Findings, config: Config) -> None:
@@ -355,6 +358,14 @@ def _source(found: Findings, name: str, monitor: Monitor) -> None:
         found.say(place, str(error), warning=True)
     else:
         _source_columns(found, name, monitor, schema, place)
+
+
+def _executor(found: Findings, name: str, monitor: Monitor) -> None:
+    kind = monitor.executor.type
+    library = _LIBRARIES.get(kind)
+    if library is not None and find_spec(library) is None:
+        message = f"{kind} needs {library}: pip install 'drift-monitor[{kind}]'"
+        found.say(("monitors", name, "executor"), message, warning=True)
 
 
 def _labels(found: Findings, name: str, monitor: Monitor) -> None:

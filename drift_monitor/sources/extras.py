@@ -17,10 +17,10 @@ def load(module: str, extra: str) -> Any:
     Example:
         >>> load("no_such_module", "sql")
         Traceback (most recent call last):
-        drift_monitor.core.errors.SourceError: this source needs no_such_module: pip install 'drift-monitor[sql]'
+        drift_monitor.core.errors.SourceError: this monitor needs no_such_module: pip install 'drift-monitor[sql]'
     """
     try:
         return import_module(module)
     except ImportError as error:
         missing = module if (error.name or module) in (module, module.partition(".")[0]) else f"{module} ({error})"
-        raise SourceError(f"this source needs {missing}: pip install 'drift-monitor[{extra}]'") from error
+        raise SourceError(f"this monitor needs {missing}: pip install 'drift-monitor[{extra}]'") from error

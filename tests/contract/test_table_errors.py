@@ -312,7 +312,7 @@ def test_a_library_that_is_not_installed(
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(module, "import_module", missing)
-    assert refused(settings).endswith(f"this source needs {library}: pip install 'drift-monitor[{extra}]'")
+    assert refused(settings).endswith(f"this monitor needs {library}: pip install 'drift-monitor[{extra}]'")
 
 
 # -- Delta and Iceberg ---------------------------------------------------------------------------------

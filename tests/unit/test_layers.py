@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from drift_monitor.cli import layers
 from drift_monitor.cli.explain import explain_monitor
 from drift_monitor.cli.layers import examine_file, examine_layers, token_problem
 from drift_monitor.config.file import load
@@ -72,6 +73,25 @@ def test_all_layers_speak_at_once(folder: Path) -> None:
         "c.yaml:7:22: monitors.flights.alarm.report[0]: there is no method 'kss'; did you mean 'ks'?",
         "c.yaml:8:22: server.token_file: token cannot be read: No such file or directory",
     ]
+
+
+@pytest.mark.parametrize(
+    ("executor", "extra", "library"),
+    [
+        ('{type: dask, address: "tcp://a:1"}', "dask", "distributed"),
+        ('{type: spark, master: "local[1]"}', "spark", "pyspark"),
+    ],
+)
+def test_an_executor_whose_library_is_missing_is_a_warning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, executor: str, extra: str, library: str
+) -> None:
+    text = MONITOR + f"    executor: {executor}\n"
+    monkeypatch.setattr(layers, "find_spec", lambda name: None)
+    at = "warning: c.yaml:7:5: monitors.flights.executor"
+    (missing,) = problems(folder, text)
+    assert missing.startswith(f"{at}: {extra} needs {library}: pip install 'drift-monitor[{extra}]'")
+    monkeypatch.setattr(layers, "find_spec", lambda name: object())
+    assert problems(folder, text) == []
 
 
 def test_an_id_that_the_endpoint_gives_is_not_missed_in_the_training_data(folder: Path) -> None:
