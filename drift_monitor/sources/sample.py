@@ -79,7 +79,7 @@ class Sampler:
 
     def __init__(self, schema: pa.Schema, limit: int, *, timestamp: str | None = None, seed: int = 0) -> None:
         self._schema, self._limit, self._timestamp, self._seed = schema, limit, timestamp, seed
-        self._kept = schema.empty_table()
+        self._kept = pa.Table.from_batches([], schema)  # `empty_table` imports pandas
         self._hashes = np.empty(0, np.uint64)
         self._counts = np.empty(0, np.int64)
         self._bound = np.uint64(2**64 - 1)
