@@ -1,6 +1,7 @@
 # `make demo` shows the whole thing on real data; `make test` tests it. Both set up .venv first.
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 OBSERVED := tests/integration/observability
 BIN := .venv/bin
 
@@ -27,8 +28,8 @@ demo: setup  ## flights of 2013 through the real daemon; ARGS=--exit ends by its
 stack: setup  ## Prometheus, Alertmanager and a daemon on loopback, with a story to watch; ARGS=--exit ends by itself
 	$(BIN)/python tests/integration/observability/stack.py $(ARGS)
 
-test: setup  ## the whole test suite; ARGS="-k name" picks
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore $(OBSERVED) $(ARGS) || [ $$? = 5 ]
+test: setup  ## the whole test suite, in a process more than there are cores, since many tests wait; ARGS="-k name" picks
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore $(OBSERVED) $(ARGS) || [ $$? = 5 ]
 	$(BIN)/python -m pytest $(OBSERVED) $(ARGS) || [ $$? = 5 ]  # alone: it says when each alert fires
 
 test-pipelines: setup  ## real Airflow 3, Prefect 3 and Dagster, each in an environment of its own outside this folder

@@ -27,7 +27,7 @@ from drift_monitor.core.types import Window
 from drift_monitor.service.messages import Links, message
 from drift_monitor.service.store import FILE, Store
 
-KILLS = int(os.environ.get("DRIFT_MONITOR_KILLS", "20"))
+KILLS = int(os.environ.get("DRIFT_MONITOR_KILLS", "8"))
 MONITORS = ("a", "b", "c", "d")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOURS = max(24, 8 * KILLS)  # windows of each monitor: enough that there is work at nearly every kill

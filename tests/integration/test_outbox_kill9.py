@@ -21,7 +21,7 @@ from standardwebhooks.webhooks import Webhook
 
 from drift_monitor.service.store import Store
 
-KILLS = int(os.environ.get("DRIFT_MONITOR_KILLS", "20"))
+KILLS = int(os.environ.get("DRIFT_MONITOR_KILLS", "8"))
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 RECEIVERS = ("steady", "shaky")
 T0 = datetime(2013, 1, 1, tzinfo=UTC)
