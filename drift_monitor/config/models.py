@@ -31,6 +31,7 @@ from drift_monitor.core.policy import (
 )
 from drift_monitor.core.types import EDGES, Kind
 
+_PUSHED_EDGES = 20  # the least there are
 _WEEKDAY = r"(mon|tue|wed|thu|fri|sat|sun)"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 ENDPOINT_PATTERN = r"^https?://[^/?#@\s]+$"
@@ -516,6 +517,8 @@ class Labels(Model):
     def _dated(self) -> Self:
         if sample_of(self.source) is not None:
             raise ValueError("labels.source cannot be a sample, which leaves out labels: take `sample` away")
+        if isinstance(self.source, SqlSource) and self.source.pushdown is not None:
+            raise ValueError("labels.source is joined row by row: take `pushdown` away")
         if self.source.timestamp is None:
             raise ValueError("labels.source needs `timestamp`: the column that says when a label was known")
         return self
@@ -666,6 +669,31 @@ class Monitor(Model):
             f"the workers of `executor: {{type: {self.executor.type}}}` read files, and a source of type "
             f"{self.source.type} is read by the process that checks: leave `executor` out"
         )
+
+    @model_validator(mode="after")
+    def _counted_by_the_database(self) -> Self:
+        if not isinstance(self.source, SqlSource) or self.source.pushdown is None:
+            return self
+        if self.columns.edges > _PUSHED_EDGES:
+            raise ValueError(
+                f"`pushdown` needs `columns: {{edges: {_PUSHED_EDGES}}}` (they are {self.columns.edges}): a "
+                "database compares each number with the edges"
+            )
+        unfit = {
+            "alarm.multivariate: []": bool(self.alarm.multivariate),
+            "report: {enabled: false}": self.report.enabled,
+            "no segments": bool(self.segments),
+            "no labels": self.labels is not None,
+            "no refresh": self.refresh.enabled,
+            "no reweight": self.reweight.enabled,
+            "retrain.labels: 0": self.retrain is not None
+            and self.retrain.mode != "notify"
+            and self.retrain.labels > 0,
+            "no quality.duplicates": self.quality.duplicates is not None,
+        }
+        if missing := [setting for setting, wrong in unfit.items() if wrong]:
+            raise ValueError(f"no row leaves a database with `pushdown`, so this needs {', '.join(missing)}")
+        return self
 
     @model_validator(mode="after")
     def _segments_of_watched_columns(self) -> Self:

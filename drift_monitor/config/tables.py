@@ -120,6 +120,8 @@ class SqlSource(TableSource):
         lateness: a bucket that ended longer ago is read once and kept: rows that are inserted, changed or deleted
             later are not seen. Each check reads its whole window when absent.
         sample: percent of a PostgreSQL table's pages that are read (TABLESAMPLE SYSTEM); all when absent.
+        pushdown: the SQL that the database speaks, in which it counts a window by itself: no row leaves it. Needs
+            the extra `pushdown`. Rows are read when absent.
     """
 
     type: Literal["sql"]
@@ -131,6 +133,7 @@ class SqlSource(TableSource):
     query: Annotated[str | None, Field(min_length=1)] = None
     lateness: Delay | None = None
     sample: Annotated[float | None, Field(gt=0, lt=100)] = None
+    pushdown: Literal["postgres", "duckdb", "snowflake", "bigquery", "trino"] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -158,6 +161,22 @@ class SqlSource(TableSource):
             raise ValueError("`lateness` is counted from event times: name the `timestamp` column")
         if self.sample is not None and not (postgres and self.table is not None):
             raise ValueError("`sample` is for tables of PostgreSQL")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_counted(self) -> Self:
+        if self.pushdown is None:
+            return self
+        own = {"postgresql": "postgres", "postgres": "postgres", "duckdb": "duckdb", None: "postgres"}
+        if self.driver is None and self.pushdown != (speaks := own.get(scheme(self.uri), "neither")):
+            raise ValueError(
+                f"`pushdown: {self.pushdown}` is not what this uri's database speaks ({speaks}): "
+                "other databases than PostgreSQL and DuckDB need a `driver`, and SQLite's rows are read"
+            )
+        if self.lateness is not None or self.sample is not None:
+            raise ValueError("`pushdown` counts whole windows anew: leave out `lateness` and `sample`")
+        if self.timezone != "UTC":
+            raise ValueError("`pushdown` takes times without a zone for UTC: convert them in a `query`")
         return self
 
 

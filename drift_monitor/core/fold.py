@@ -35,8 +35,10 @@ from drift_monitor.core.splitmix import mixed
 from drift_monitor.core.types import Kind
 
 _CHUNK = 1 << 17
-_LIMIT = float(1 << 35)  # in units; see `_sum_of_squares`
-_LONGEST_NAME = 200
+LIMIT: Final = float(1 << 35)
+"""Units from the origin, past which a number is cut; see `_sum_of_squares`."""
+LONGEST_NAME: Final = 200
+"""Characters of a category that are kept."""
 _SMALL: Final[Mapping[pa.DataType, str]] = {pa.float16(): "float16", pa.float32(): "float32"}
 
 
@@ -226,28 +228,24 @@ def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
         high, nan = np.searchsorted(a, (math.inf, math.nan), "left").tolist()
         pos_inf, nans = nan - high, len(a) - nan
         a = a[neg_inf:high]
-    edges = spec.edges
-    if small := _SMALL.get(column.type):
-        # the same decimal number, written as a float32, must still meet its edge
-        with np.errstate(over="ignore"):  # an edge past the largest float32 is past every value
-            edges = edges.astype(small).astype(np.float64)
+    edges = edges_of(spec, column.type)
     bounds = np.empty(2 * len(edges) + 2, np.int64)
     bounds[0], bounds[-1] = 0, len(a)
     left = bounds[1:-1:2] = np.searchsorted(a, edges, "left")
     bounds[2:-1:2] = left
     hit = np.flatnonzero(a[np.minimum(left, len(a) - 1)] == edges) if len(a) else left[:0]
     bounds[2 * hit + 2] = np.searchsorted(a, edges[hit], "right")
-    if small:  # edges may have become equal: the first of them keeps the rows
+    if column.type in _SMALL:  # edges may have become equal: the first of them keeps the rows
         np.maximum.accumulate(bounds, out=bounds)
     counts = np.diff(bounds)
     if not len(a):
         return NumericProfile(counts, np.zeros_like(counts), 0, 0, column.null_count, nans, pos_inf, neg_inf)
     units = spec.units(a)
     saturated = 0
-    if not (units[0] >= -_LIMIT and units[-1] <= _LIMIT):
-        outside = np.searchsorted(units, -_LIMIT, "left"), np.searchsorted(units, _LIMIT, "right")
+    if not (units[0] >= -LIMIT and units[-1] <= LIMIT):
+        outside = np.searchsorted(units, -LIMIT, "left"), np.searchsorted(units, LIMIT, "right")
         saturated = int(outside[0] + len(units) - outside[1])
-        units = np.clip(units, -_LIMIT, _LIMIT)
+        units = np.clip(units, -LIMIT, LIMIT)
     q = units.astype(np.int64)
     sums = np.zeros_like(counts)
     filled = counts > 0
@@ -257,6 +255,18 @@ def _fold_numeric(spec: NumericSpec, column: pa.Array) -> NumericProfile:
     return NumericProfile(
         counts, sums, _sum_of_squares(units, q), saturated, column.null_count, nans, pos_inf, neg_inf, *extremes
     )
+
+
+def edges_of(spec: NumericSpec, dtype: pa.DataType) -> Floats:
+    """The edges as a column's type writes them, shape (k,): in a small type some may be equal, or infinite.
+
+    The same decimal number, written as a float32, must still meet its edge.
+    """
+    small = _SMALL.get(dtype)
+    if small is None:
+        return spec.edges
+    with np.errstate(over="ignore"):  # an edge past the largest float32 is past every value
+        return spec.edges.astype(small).astype(np.float64)
 
 
 def _sum_of_squares(units: Floats, q: Ints) -> int:
@@ -321,9 +331,9 @@ def category_name(raw: bytes) -> str:
         ('café', '\\xed\\xa0\\x80')
     """
     name = raw.decode("utf-8", "backslashreplace")
-    if len(name) <= _LONGEST_NAME:
+    if len(name) <= LONGEST_NAME:
         return name
-    return f"{name[:_LONGEST_NAME]}...{hashlib.blake2b(raw, digest_size=6).hexdigest()}"
+    return f"{name[:LONGEST_NAME]}...{hashlib.blake2b(raw, digest_size=6).hexdigest()}"
 
 
 def hash_ids(column: pa.Array) -> npt.NDArray[np.uint64]:

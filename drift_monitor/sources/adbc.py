@@ -102,9 +102,10 @@ class Driver:
         values = None
         if between is not None and timestamp is not None:
             values = list(days(between) if pa.types.is_date(schema.field(timestamp).type) else between)
-        yield from self._rows(text, values)
+        yield from self.run(text, values)
 
-    def _rows(self, text: str, values: list[Any] | None) -> Iterator[pa.RecordBatch]:
+    def run(self, text: str, values: list[Any] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of a statement's result."""
         with closing(self._connection.cursor()) as cursor:
             cursor.execute(text, values)
             with closing(cursor.fetch_record_batch()) as reader:
@@ -131,7 +132,7 @@ class Postgres(Driver):
         ]
         # not bound: the driver streams a statement without parameters and holds the result of one with them
         literals = None if between is None else [f"'{t.isoformat(' ')}'::{_cast(t.tzinfo)}" for t in between]
-        for batch in self._rows(select(relation, texts, timestamp, literals), None):
+        for batch in self.run(select(relation, texts, timestamp, literals)):
             columns = [
                 _floats(column, field.name) if field.metadata == _NUMBER else column
                 for column, field in zip(batch.columns, schema, strict=True)

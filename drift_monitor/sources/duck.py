@@ -44,6 +44,10 @@ class Duck:
         found: pa.Schema = self._connection.sql(f"{select(relation, ['*'])} LIMIT 0").to_arrow_table().schema
         return found
 
+    def run(self, text: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a statement's result."""
+        yield from self._connection.sql(text).to_arrow_table().to_batches()
+
     def read(
         self, relation: str, schema: pa.Schema, timestamp: str | None, between: Bounds | None
     ) -> Iterator[pa.RecordBatch]:

@@ -73,6 +73,10 @@ def open_sql(config: SqlSource, kinds: Mapping[str, Kind]) -> Sql:
     Raises:
         SourceError: a variable, the password's file or a library is missing.
     """
+    if config.pushdown is not None:
+        from drift_monitor.sources.pushdown import PushedSql  # noqa: PLC0415 - it is a source of this kind
+
+        return PushedSql(config, kinds)
     return Sql(config, kinds) if config.lateness is None else SettledSql(config, kinds)
 
 

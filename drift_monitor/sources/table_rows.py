@@ -19,8 +19,10 @@ from drift_monitor.sources.parquet_files import BATCH_ROWS
 BATCH_BYTES: Final = 1 << 26
 """Of a batch; what a library hands over at once may be larger and is cut."""
 _DAY: Final = timedelta(days=1)
-_EARLIEST: Final = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC)
-_LATEST: Final = datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)
+EARLIEST: Final = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC)
+"""A time before this is none."""
+LATEST: Final = datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)
+"""Neither is one from this on."""
 Bounds = tuple[datetime, datetime]
 
 
@@ -44,8 +46,8 @@ def bounds(window: Window | None, dtype: pa.DataType, timezone: str) -> Bounds |
     """
     if window is None or not is_time(dtype):
         return None
-    start = min(max(window.start, _EARLIEST), _LATEST).astimezone(UTC)
-    end = min(max(window.end, _EARLIEST), _LATEST).astimezone(UTC)
+    start = min(max(window.start, EARLIEST), LATEST).astimezone(UTC)
+    end = min(max(window.end, EARLIEST), LATEST).astimezone(UTC)
     if pa.types.is_timestamp(dtype) and dtype.tz is not None:
         return start, end
     zone = ZoneInfo(timezone)

@@ -29,8 +29,10 @@ from pyiceberg.catalog import load_catalog
 from drift_monitor.config.models import FilesSource
 from drift_monitor.config.tables import DeltaSource, IcebergSource, SqlSource
 from drift_monitor.core.arrow import numbers
-from drift_monitor.core.errors import SchemaError
+from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.fold import category_counts, profile_buckets
+from drift_monitor.core.folding import Folding, lost_rows
+from drift_monitor.core.packed import Layout
 from drift_monitor.core.profile import CategoricalSpec, NumericSpec, Spec
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources import SOURCES, Source
@@ -335,6 +337,62 @@ def test_a_database_read_by_buckets_has_the_same_profile(
     for splits in (whole, units):
         found = (batch for split in splits for batch in settled.batches(split, columns))
         assert profile(found, timestamp) == profile(batches(directly, span, columns), timestamp)
+
+
+def pushed_rows() -> pa.Table:
+    """The rows, and numbers that are hard to count: of all sizes, halves between two units, small types, texts."""
+    rng = np.random.default_rng(6)
+    i = np.arange(ROWS)
+    far = np.ldexp(rng.normal(size=ROWS), rng.integers(-1070, 1023, ROWS))
+    far[::100], far[1::100], far[2::100] = 0.0, -0.0, 5e-324
+    table = rows().drop_columns(["seen"]).append_column("far", pa.array(far))
+    table = table.append_column("halves", pa.array(rng.integers(-(2**34), 2**34, ROWS) / 2.0))
+    table = table.append_column(
+        "spike", pa.array(np.where(i % 100, rng.normal(size=ROWS), 1e300), mask=i % 7 == 1)
+    )
+    table = table.append_column("small", pa.array(rng.integers(-5, 5, ROWS) / np.float32(10), pa.float32()))
+    exact = [Decimal(c) / 10**20 for c in rng.integers(-(2**62), 2**62, ROWS).tolist()]
+    table = table.append_column("exact", pa.array(exact, pa.decimal128(30, 20)))
+    return table.append_column("late_number", table["late"])
+
+
+def pushed_specs(table: pa.Table) -> list[Spec]:
+    """Cells of the first half, by the least edges that there can be."""
+    names = ["speed", "big", "price", HOSTILE, "far", "halves", "spike", "small", "exact", "late_number"]
+    cut = {name: table[name].slice(0, ROWS // 2).combine_chunks() for name in table.column_names}
+    values = {name: numbers(cut[name]) for name in names}
+    values["spike"] = values["spike"][values["spike"] < 1e299]  # of live rows alone, so past all units
+    # as a CSV of training rows has them; and two edges that are one float32, and one past them all
+    values["small"] = np.concatenate((np.round(values["small"], 1), [np.nextafter(0.1, 1), 1e300]))
+    found: list[Spec] = [NumericSpec.fit(name, values[name], edges=20) for name in names]
+    found[names.index("halves")] = dataclasses.replace(found[names.index("halves")], origin=0.0, unit=1.0)
+    return found + [CategoricalSpec.fit(n, category_counts(cut[n]), limit=5) for n in ("carrier", "late")]
+
+
+@pytest.mark.parametrize("place", ["duckdb", pytest.param("postgres", marks=pytest.mark.server)])
+def test_a_database_that_counts_finds_the_bits_of_reading_its_rows(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    table = pushed_rows()
+    write = duckdb_table if place == "duckdb" else postgres_table
+    settings = write(table, Place(tmp_path, request))
+    layout = Layout(tuple(pushed_specs(table)), None)
+    for timestamp, window in [("at", None), ("at", (0, 24)), ("wall", (49.5, 80)), (None, None)]:
+        counted: Any = opened(settings, timestamp=timestamp, pushdown=place)
+        read = opened(settings, timestamp=timestamp)
+        span, starts = None, [0]
+        if window is not None:
+            span = Window(start=START + timedelta(hours=window[0]), end=START + timedelta(hours=window[1]))
+            begin = int(span.start.timestamp()) * 10**6
+            starts = [begin, begin + 10**6 * 600, begin + 10**6 * 3600 * 30]  # the last may be empty
+        columns = [spec.column for spec in layout.specs] + ([] if timestamp is None else [timestamp])
+        folding = Folding(layout, tuple(columns), timestamp, None, np.array(starts))
+        wanted, found = folding(batches(read, span, columns)), counted.fold(span, folding)
+        assert plain(folding.unpacked(found)) == plain(folding.unpacked(wanted))
+        assert len(wanted.parts) > 0
+        assert lost_rows(found.lost) == lost_rows(wanted.lost) == 0
+        with pytest.raises(SourceError, match="its rows do not leave it"):
+            counted.batches(counted.splits(span)[0], columns)
 
 
 def test_clocks_without_a_zone_are_read_in_the_sources(settings: dict[str, Any]) -> None:
