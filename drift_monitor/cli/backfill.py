@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from drift_monitor.service.backfill import Backfill
     from drift_monitor.service.store import Store
 
+_SILENT: Final = 3
+"""Windows without data at the end, from which on a log may have ended."""
 _EXIT_CODES = """\b
 Exit codes:
   0    every window has a result
@@ -33,13 +35,12 @@ Exit codes:
     + examples(
         "drift-monitor backfill --dry-run",
         "drift-monitor backfill",
-        "drift-monitor backfill --monitor flight-delay --from 2013-05-01 --to 2013-06-01",
+        "drift-monitor backfill flight-delay --from 2013-05-01 --to 2013-06-01",
     )
 )
 @config_option
-@click.option(
-    "--monitor", "names", metavar="NAME", multiple=True, help="Only this one; may be given more than once."
-)
+@click.argument("monitors", nargs=-1)
+@click.option("--monitor", "more", metavar="NAME", multiple=True, help="The same as a MONITOR that is named.")
 @click.option(
     "--from",
     "start",
@@ -51,14 +52,21 @@ Exit codes:
 @click.option("--to", "end", metavar="DATE", callback=read_time, help="Windows end here or earlier. Default: now.")
 @click.option("--dry-run", is_flag=True, help="Say how many windows and how much data; judge nothing.")
 def backfill(
-    config_path: Path, names: tuple[str, ...], start: datetime | None, end: datetime | None, *, dry_run: bool
+    config_path: Path,
+    monitors: tuple[str, ...],
+    more: tuple[str, ...],
+    start: datetime | None,
+    end: datetime | None,
+    *,
+    dry_run: bool,
 ) -> int:
     """Fill the history of monitors from the logs that their sources name.
 
-    Judges every window of the past that has no result yet, in order of time, as `run` does, and stores each by
-    itself: interrupt it, and call it again to go on. Nobody is told of the past and no retraining is begun; an
-    episode that is still open is told when the daemon's next window fails too. Windows that were judged stay
-    as they are. The daemon must not be running on the same state folder.
+    Judges every window of MONITORS (of all that are enabled, where none is named) that is past and has no result
+    yet, in order of time, as `run` does, and stores each by itself: interrupt it, and call it again to go on.
+    Nobody is told of the past and no retraining is begun; an episode that is still open is told when the daemon's
+    next window fails too. Windows that were judged stay as they are. The daemon must not be running on the same
+    state folder.
     """
     from drift_monitor.config.file import load
 
@@ -66,7 +74,7 @@ def backfill(
     if start is not None and start >= (until := end or now):
         raise click.UsageError(f"--from {start:%Y-%m-%dT%H:%MZ} is not before {until:%Y-%m-%dT%H:%MZ}")
     config = load(config_path)
-    chosen = _chosen(config, names)
+    chosen = _chosen(config, list(dict.fromkeys((*monitors, *more))))
 
     from drift_monitor.service.store import Store
 
@@ -129,4 +137,10 @@ def _planned(name: str, work: Backfill) -> str:
 def _filled(name: str, work: Backfill, store: Store) -> str:
     filled = work.fill(store)
     verdicts = "".join(f", {count:,} {verdict}" for verdict, count in filled.most_common())
-    return f"{name}: {filled.total():,} windows filled{verdicts}; {work.known:,} had a result"
+    said = f"{name}: {filled.total():,} windows filled{verdicts}; {work.known:,} had a result"
+    if len(work.silent) < _SILENT:
+        return said
+    return (
+        f"{said}\n{name}: the last {len(work.silent):,} windows have no data: where a log has ended, "
+        f"`--to {work.silent[0].start:%Y-%m-%dT%H:%MZ}` fills until its end"
+    )

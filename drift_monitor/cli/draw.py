@@ -42,7 +42,10 @@ def draw_check(result: CheckResult, *, everything: bool = False) -> RenderableTy
     if shown:
         parts += [Text(), draw_features(shown, result.window.length)]
     if len(result.features) > len(shown):
-        parts.append(Text(f"and {len(result.features) - len(shown)} more features (-v shows them)", style="dim"))
+        missed = sum(feature.score is None for feature in result.features)
+        unjudged = f"; {missed} of all {len(result.features)} were not judged" if missed else ""
+        more = f"and {len(result.features) - len(shown)} more features (-v shows them){unjudged}"
+        parts.append(Text(more, style="dim"))
     drawn = [f for f in result.drifted if f.histogram is not None]
     for feature in drawn if everything else drawn[:_HISTOGRAMS]:
         parts += [Text(), draw_histogram(feature)]
@@ -88,7 +91,10 @@ def draw_verdict(result: CheckResult, *, promise: bool = True) -> RenderableType
         facts.append(f"score {result.score:.3g}, threshold {result.threshold:.3g}")
     lines.append(Text("; ".join(facts)))
     if promise:
-        lines.append(Text(result.promise, style="dim"))
+        words = result.promise
+        if words.startswith("none: "):
+            words = f"no promise: {words.removeprefix('none: ')}"
+        lines.append(Text(words, style="dim"))
     return Group(*lines)
 
 

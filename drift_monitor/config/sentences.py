@@ -104,6 +104,9 @@ def _is_echo(detail: ErrorDetails, document: Document) -> bool:
     return detail["type"] == "too_short" and len(items) >= detail["ctx"]["min_length"]
 
 
+_SECTIONS: Final = ("dict_type", "model_type", "model_attributes_type")
+_EXAMPLES: Final = {"executor": '{type: dask, address: "tcp://host:8786"}'}
+"""Section -> how to write it, where one word in its place is a likely mistake."""
 _DEFAULT_TAGS: Final = {"source": "files", "executor": "threads"}
 """Section -> its type where none is written."""
 
@@ -141,7 +144,10 @@ def _problem(detail: ErrorDetails, document: Document, model: type[BaseModel]) -
         return document.problem(location, "is required but missing", key=True)
     if node.value is None and (kind in _TYPES or kind in _WRITERS):
         return document.problem(location, "has no value: give it one or remove the key", key=True)
-    return document.problem(location, _sentence(detail, node.value))
+    sentence = _sentence(detail, node.value)
+    if kind in _SECTIONS and location and (example := _EXAMPLES.get(str(location[-1]))):
+        sentence += f", such as `{example}`"
+    return document.problem(location, sentence)
 
 
 def _sentence(detail: ErrorDetails, value: object) -> str:

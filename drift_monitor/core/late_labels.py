@@ -107,18 +107,50 @@ class LateLabels:
         valid, key = keys_of(ids)
         valid &= ~is_missing(times)
         begin = as_numpy(times)
-        first = _places(self.key, key, "left")
-        low, high = first, _places(self.key, key, "right")
-        while (going := low < high).any():  # how many labels of its id were known by the end of the row's horizon
-            middle = (low + high) // 2
-            by_then = going & (self.time[np.minimum(middle, max(len(self.time) - 1, 0))] <= begin + horizon)
-            low = np.where(by_then, middle + 1, low)
-            high = np.where(going & ~by_then, middle, high)
+        first, low = self._known_by(key, begin + horizon)
         valid &= low > first
         found = np.where(valid, low - 1, 0)
         if len(self.time):
             valid &= self.time[found] >= begin
         return self.value.take(as_arrow(found, missing=~valid))
+
+    def outside(self, ids: pa.Array, times: pa.Array, horizon: int) -> Ints:
+        """How long after its row a label was known, of each row that has labels outside the horizon alone.
+
+        Of several the first later one counts, or else the last earlier one, which is negative.
+
+        Args:
+            ids: of the rows.
+            times: of the rows, `timestamp[us]`.
+            horizon: in microseconds.
+
+        Returns:
+            Microseconds, one a row that has such a label.
+        """
+        valid, key = keys_of(ids)
+        valid &= ~is_missing(times)
+        if not len(self.time):
+            return np.empty(0, np.int64)
+        begin = as_numpy(times)
+        first, low = self._known_by(key, begin + horizon)
+        last = self.time[np.maximum(low - 1, 0)] - begin
+        earlier = low > first
+        valid &= ~(earlier & (last >= 0))
+        later = low < _places(self.key, key, "right")
+        coming = self.time[np.minimum(low, len(self.time) - 1)] - begin
+        delays: Ints = np.where(later, coming, last)[valid & (later | earlier)]
+        return delays
+
+    def _known_by(self, key: Words, bound: Ints) -> tuple[Ints, Ints]:
+        """Where the labels of each row's id begin, and where those known by a time end; shape (n,) each."""
+        low, high = _places(self.key, key, "left"), _places(self.key, key, "right")
+        first = low
+        while (going := low < high).any():
+            middle = (low + high) // 2
+            by_then = going & (self.time[np.minimum(middle, max(len(self.time) - 1, 0))] <= bound)
+            low = np.where(by_then, middle + 1, low)
+            high = np.where(going & ~by_then, middle, high)
+        return first, low
 
 
 def _places(among: Words, keys: Words, side: Literal["left", "right"]) -> Ints:

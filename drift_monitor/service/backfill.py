@@ -65,6 +65,7 @@ class Backfill:
     Attributes:
         windows: without a result, in order.
         known: how many windows there have one.
+        silent: of those filled, the last without data, in order: a log that ended.
 
     Raises:
         SourceError: the log cannot be read, has no rows there, or there is no window in it.
@@ -95,6 +96,7 @@ class Backfill:
         there = set(judged)
         self.windows = [window for window in due if window.end not in there]
         self.known = len(due) - len(self.windows)
+        self.silent: list[Window] = []
 
     @property
     def log(self) -> Log:
@@ -134,6 +136,7 @@ class Backfill:
                 )
             if store.fill(result, now=datetime.now(UTC), episodes=self._episodes(store, result, i)):
                 filled[result.verdict] += 1
+                self.silent = [*self.silent, window] if result.verdict is Outcome.NO_DATA else []
         self._tell("filling", len(self.windows), len(self.windows))
         return filled
 

@@ -172,7 +172,9 @@ class LastDay:
             MemoryError: the rows are too large.
         """
         if self._sampler is not None and self.complete:
-            return self._sampler.rows()
+            found = self._sampler.rows()
+            if found.num_rows:  # a sample of a window may have passed over its last day, whose own has rows
+                return found
         return sample_rows(self._source, self.window, self._names, self._rows, timestamp=self._timestamp)
 
     def _inside(self, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -9,9 +9,11 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
@@ -19,12 +21,15 @@ from drift_monitor import __version__
 from drift_monitor.config.models import Labels, Monitor
 from drift_monitor.core.errors import DriftMonitorError, SchemaError
 from drift_monitor.core.performance import Decision, Losses, complete_stretch
+from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import Kind, Loss, Performance, Value, Window
 from drift_monitor.reference import Reference
 from drift_monitor.service.evaluate import CheckRequest
 from drift_monitor.sources.labelled import Labelled, open_labelled
 
 _LONGEST_NOTE = 500
+_AROUND: Final = timedelta(days=30)
+"""Labels outside the horizon are looked for so far."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,7 +77,7 @@ def _cached(
     if key and (known := _read(path)) is not None and known.key == key:
         return known.performance
     found = _measured(monitor, labels, reference.sample(), rows, stretch)
-    if key:
+    if key and not _few(found.labelled, found.rows):  # labels that came since may be outside the horizon
         _write(path, _Cached(key=key, performance=found))
     return found
 
@@ -97,6 +102,8 @@ def _measured(monitor: Monitor, labels: Labels, sample: pa.Table, rows: Labelled
             batch = batch.filter(batch.column(monitor.source.timestamp or "").is_valid())  # noqa: PLW2901
             nothing = pa.nulls(batch.num_rows)
             losses.add(nothing if prediction is None else batch.column(prediction), batch.column(label))
+    if _few(losses.labelled, losses.rows):
+        notes.append(_outside(rows, labels, stretch))
     if prediction is None:
         notes.append("columns.prediction is not set: only labels are counted")
     elif {label, prediction} <= {*sample.column_names}:
@@ -122,6 +129,34 @@ def _measured(monitor: Monitor, labels: Labels, sample: pa.Table, rows: Labelled
         ),
         reference_rows=max((mean.count for mean in before.values()), default=0),
         note="; ".join(notes),
+    )
+
+
+def _few(labelled: int, rows: int) -> bool:
+    return 2 * labelled < rows
+
+
+def _outside(rows: Labelled, labels: Labels, stretch: Window) -> str:
+    """Why so few predictions have a label: the horizon, or ids that do not meet."""
+    horizon, around = format_duration(labels.horizon), format_duration(_AROUND)
+    try:
+        delays = rows.outside(stretch, _AROUND)
+    except DriftMonitorError as error:
+        return f"the labels outside the horizon cannot be counted: {error}"
+    if not len(delays):
+        return (
+            f"no other has a label up to {around} before this window or after the horizon of {horizon}: "
+            "they are not there yet, or the ids of the two sources do not meet (columns.id, labels.id)"
+        )
+    later = delays[delays > 0]
+    middle = ""
+    if len(later):
+        minutes = max(round(float(np.median(later)) / 60e6), 1)
+        typical = timedelta(minutes=minutes) if minutes < 1440 else timedelta(hours=round(minutes / 60))
+        middle = f", half of these {format_duration(typical)} after their prediction or earlier"
+    return (
+        f"of the others, {len(later):,} have a label after the horizon of {horizon}{middle}, and "
+        f"{len(delays) - len(later):,} one before the prediction alone: see labels.horizon"
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from drift_monitor.config.models import Columns, Labels
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.late_labels import LateLabels, Rows, keys_of
-from drift_monitor.core.split import Words
+from drift_monitor.core.split import Ints, Words
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources import SOURCES
 from drift_monitor.sources.table_rows import check_columns
@@ -64,16 +64,32 @@ class Labelled:
         schema = self.live.columns(window, [self._id])
         check_columns(schema, [self._id], "the live data")
         until = self._until(window)
-        theirs = self.truth.columns(until, [self._their_id, self._their_label])
-        check_columns(theirs, [self._their_id, self._their_label, self._known_at], "labels.source")
-        dtype = theirs.field(self._their_label).type
-        dtype = dtype.value_type if isinstance(dtype, pa.DictionaryType) else dtype
-        if pa.types.is_nested(dtype):
-            raise SchemaError(
-                f"column {self._their_label!r} of labels.source is {dtype}: labels are single values"
-            )
-        self._found = LateLabels.gather(self._ids(window), self._labels(until), dtype, self._most)
+        self._found = self._gathered(window, until)
         return until
+
+    def outside(self, window: Window, around: timedelta) -> Ints:
+        """How long after its prediction a label was known, of each that has labels outside the horizon alone.
+
+        Args:
+            window: of the predictions.
+            around: how far before the window, and after the horizon, labels are looked for.
+
+        Returns:
+            Microseconds, see `LateLabels.outside`.
+
+        Raises:
+            SourceError: something cannot be read.
+            SchemaError: see `look_up`.
+        """
+        until = self._until(window)
+        found = self._gathered(window, Window(start=until.start - around, end=until.end + around))
+        horizon = self._horizon // _MICROSECOND
+        parts = [
+            found.outside(batch.column(self._id), batch.column(self._timestamp), horizon)
+            for split in self.live.splits(window)
+            for batch in self.live.batches(split, [self._id])
+        ]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:
         """See `Source`; the labels are a column like the others."""
@@ -98,6 +114,18 @@ class Labelled:
         for batch in self.live.batches(split, wanted):
             labels = self._found.of(batch.column(self._id), batch.column(self._timestamp), horizon)
             yield batch.append_column(self._label, labels)
+
+    def _gathered(self, window: Window, until: Window) -> LateLabels:
+        """The labels of a window's ids that were known in a stretch."""
+        theirs = self.truth.columns(until, [self._their_id, self._their_label])
+        check_columns(theirs, [self._their_id, self._their_label, self._known_at], "labels.source")
+        dtype = theirs.field(self._their_label).type
+        dtype = dtype.value_type if isinstance(dtype, pa.DictionaryType) else dtype
+        if pa.types.is_nested(dtype):
+            raise SchemaError(
+                f"column {self._their_label!r} of labels.source is {dtype}: labels are single values"
+            )
+        return LateLabels.gather(self._ids(window), self._labels(until), dtype, self._most)
 
     def _until(self, window: Window) -> Window:
         return Window(start=window.start, end=window.end + self._horizon)

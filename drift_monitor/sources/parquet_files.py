@@ -226,7 +226,11 @@ def _where(
         if bad:
             what = f"row group {group}, column {bad[0]!r}"
             break
-    return f"{path!r}, {what} cannot be decoded ({_brief(error)}): the file is damaged; write it again"
+    if isinstance(error, pa.ArrowNotImplementedError):
+        why = f"pyarrow {pa.__version__} does not read this; write it with another type, encoding or compression"
+    else:
+        why = "the file is damaged; write it again"
+    return f"{path!r}, {what} cannot be decoded ({_brief(error)}): {why}"
 
 
 def _decodes(file: pq.ParquetFile, group: int, name: str) -> bool:

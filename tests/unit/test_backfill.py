@@ -175,6 +175,22 @@ def test_each_window_has_the_result_of_a_check_and_nobody_is_told(
     assert capsys.readouterr().out == "m: 0 windows filled; 6 had a result\n"
 
 
+def test_a_log_that_ended_is_told_with_the_time_to_end_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "known_of", lambda *_, **__: None)
+    monkeypatch.setattr(
+        module,
+        "evaluate",
+        lambda r: found(Outcome.OK if r.window.end <= window(DAYS).end else Outcome.NO_DATA, r.window),
+    )
+    for after, hint in ((2, False), (4, False), (9, True)):  # from where the last call ended
+        assert backfill(folder, "m", "--to", f"{LIVE + (DAYS + after) * DAY:%Y-%m-%d}") == 0
+        said = capsys.readouterr().out
+        assert ("the last 5 windows have no data" in said) is hint
+        assert (f"`--to {LIVE + (DAYS + 4) * DAY:%Y-%m-%dT%H:%MZ}` fills until its end" in said) is hint
+
+
 def test_kill_9_keeps_what_was_filled_and_a_second_call_goes_on(folder: Path) -> None:
     config = str(folder / "drift-monitor.yaml")
     command = [sys.executable, "-m", "drift_monitor", "backfill", "--config", config, "--to", "2024-04-10"]
@@ -295,6 +311,10 @@ def test_a_source_that_is_down_leaves_its_windows_for_later_and_a_schema_of_the_
 def test_what_cannot_be_filled_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert backfill(folder, "--from", "2030-01-01") == 64
     assert backfill(folder, "--monitor", "n") == 64
+    assert backfill(folder, "m", "n") == 64
+    capsys.readouterr()
+    assert backfill(folder, "m", "--monitor", "m", "--dry-run") == 0
+    assert capsys.readouterr().out.count("6 windows to fill") == 1
     assert main(["backfill", "--config", str(folder / "drift-monitor.yaml"), "--to", "2024-03-05"]) == 1
     assert "say with --from where to begin" in capsys.readouterr().err
     text = (folder / "drift-monitor.yaml").read_text().replace(", timestamp: at", "")

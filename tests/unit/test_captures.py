@@ -80,6 +80,7 @@ JSON_GIVEN = [
     '[[1.5, "a"]]',
     '{"instances": [{"x": 1.5, "c": "a"}]}',
     '{"instances": [[1.5, "a"]]}',
+    '{"signature_name": "serve", "id": 7, "instances": [{"x": 1.5, "c": "a"}]}',  # of the request, and no columns
 ]
 JSON_ANSWERS = [
     "0.25",

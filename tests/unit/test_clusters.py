@@ -43,6 +43,14 @@ def test_threads_are_the_default() -> None:
     assert place_of(monitor(FILES).executor) is None
 
 
+@pytest.mark.parametrize("word", ["dask", "spark", "threads", "[dask]"])
+def test_a_word_is_no_executor_and_the_error_shows_one(word: str) -> None:
+    _, _, found = examine(f"{HEAD}    source: {FILES}\n    executor: {word}\n", FILE)
+    assert [(p.line, 'such as `{type: dask, address: "tcp://host:8786"}`' in str(p)) for p in found] == [(6, True)]
+    example = re.findall(r"`(\{.*\})`", str(found[0]))[0]
+    assert place_of(monitor(FILES, example).executor) == "Dask at tcp://host:8786"
+
+
 @pytest.mark.parametrize(
     ("executor", "place"),
     [

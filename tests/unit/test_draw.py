@@ -133,10 +133,23 @@ def test_names_from_outside_are_text() -> None:
 def test_many_features_are_cut_unless_all_are_wanted() -> None:
     many = result(*(feature(f"f{i}") for i in range(30)))
     short, full = drawn(draw_check(many)), drawn(draw_check(many, everything=True))
-    assert "and 10 more features" in short
+    assert "and 10 more features (-v shows them)\n" in short
     assert "f29" not in short
     assert "f29" in full
     assert (short.count("0 .. 500"), full.count("0 .. 500")) == (3, 30)
+
+
+def test_how_many_features_were_not_judged_is_said_where_not_all_are_shown() -> None:
+    judged = [feature(f"f{i}") for i in range(21)]
+    missed = [feature(f"g{i}", score=None, threshold=None, reason="too few rows") for i in range(4)]
+    text = drawn(draw_check(result(*judged, *missed)))
+    assert "and 5 more features (-v shows them); 4 of all 25 were not judged" in text
+
+
+def test_a_failed_run_has_no_promise() -> None:
+    text = drawn(draw_check(result(verdict=Outcome.CANNOT_JUDGE, promise="none: nothing was judged")))
+    assert "no promise: nothing was judged" in text
+    assert "none:" not in text
 
 
 def test_failed_expectations_are_shown_and_all_when_wanted() -> None:

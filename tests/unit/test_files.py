@@ -258,6 +258,21 @@ def test_a_file_that_is_not_whole_parquet(tmp_path: Path, damage: Callable[[Path
         files(tmp_path).splits(None)
 
 
+def test_what_the_reader_cannot_do_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise pa.ArrowNotImplementedError("Nested data conversions not implemented for chunked array outputs")
+
+    pq.write_table(table(), tmp_path / "a.parquet")
+    opened = files(tmp_path)
+    (split,) = opened.splits(None)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", refuse)
+    with pytest.raises(
+        SourceError, match=r"row group 0, column 'x' .*not implemented.*does not read this"
+    ) as caught:
+        list(opened.batches(split, ["x"]))
+    assert "damaged" not in str(caught.value)
+
+
 def test_a_page_that_does_not_decode_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(table(1000), path, row_group_size=250, compression="zstd")

@@ -86,6 +86,26 @@ def test_rows_that_did_not_all_come_by_are_read_again(log: Log) -> None:
     assert found.equals(sample_rows(log, day.window, ["x", "c"], 50, timestamp="at"))
 
 
+class Sampled(Log):
+    """Whose sample of a week has nothing of the last day, while that day alone is read whole."""
+
+    def batches(self, split: Window, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        before = Window(start=split.start, end=END - timedelta(days=1))
+        yield from super().batches(before if split == WEEK else split, columns)
+
+
+def test_a_sample_that_passes_over_the_last_day_reads_that_day_whole(log: Log) -> None:
+    sampled = Sampled(log._batches)
+    day = day_of(sampled, 50)
+    day.begin()
+    for _batch in day.watch(sampled.batches(WEEK, SCHEMA.names)):
+        pass
+    day.complete = True
+    found = day.rows()
+    assert found.num_rows == 50
+    assert found.equals(sample_rows(log, day.window, ["x", "c"], 50, timestamp="at"))
+
+
 def test_reading_that_begins_anew_forgets_what_it_saw(log: Log) -> None:
     day = day_of(log, 50)
     for _ in range(2):

@@ -418,6 +418,35 @@ def test_metrics_show_the_newest_performance(folder: Path) -> None:
             assert dict(drawn[name]) == expected
 
 
+def test_a_horizon_that_is_too_short_is_told_from_ids_that_do_not_meet(folder: Path) -> None:
+    short = performance(folder, horizon="1h")
+    assert (short.rows, short.labelled) == (120, 0)
+    assert "120 have a label after the horizon of 1h, half of these 30h after their prediction" in short.note
+    assert "and 0 one before the prediction" in short.note
+    known = pq.read_table(folder / "labels" / "1.parquet")
+    early = pa.array([t - 31 * HOUR for t in known["known"].to_pylist()], UTC_TIME)
+    pq.write_table(known.set_column(2, "known", early), folder / "labels" / "1.parquet")
+    assert "0 have a label after the horizon of 2d, and 120 one before the prediction" in performance(folder).note
+    other = pa.array([f"x{i}" for i in known["flight"].to_pylist()])
+    pq.write_table(known.set_column(0, "flight", other), folder / "labels" / "1.parquet")
+    assert "the ids of the two sources do not meet" in performance(folder).note
+
+
+def test_labels_outside_the_horizon_are_counted_by_row() -> None:
+    def hours(*of: int | None) -> pa.Array:
+        return pa.array([None if h is None else h * 3_600_000_000 for h in of], pa.timestamp("us"))
+
+    ids = pa.array(["in", "late", "early", "both", "none", "no time", None])
+    labels = pa.array(["in", "late", "late", "early", "both", "both", "no time"])
+    known = hours(11, 13, 15, 9, 8, 14, 10)
+    wanted = np.unique(keys_of(ids.drop_null())[1])
+    found = LateLabels.gather(wanted, [(labels, known, pa.array([1.0] * 7))], pa.float64(), 100)
+    delays = found.outside(ids, hours(10, 10, 10, 10, 10, None, 10), 2 * 3_600_000_000)
+    assert [d / 3_600_000_000 for d in delays] == [3, -1, 4]
+    empty = LateLabels.gather(wanted, [], pa.float64(), 100)
+    assert len(empty.outside(ids, hours(*[10] * 7), 1)) == 0
+
+
 # -- retraining ----------------------------------------------------------------------------------------
 
 

@@ -458,6 +458,22 @@ monitors:
     assert message in " ".join(done.output.split())
 
 
+def test_a_misspelt_value_is_found_by_explain(training: Path, tmp_path: Path) -> None:
+    text = f"""\
+monitors:
+  m:
+    reference: {training / "training.parquet"}
+    source: {{path: "{training}/*.parquet", timestamp: time}}
+    schedule: {{every: 1d}}
+    segments: [{{carrier: [UX]}}]
+"""
+    (tmp_path / "monitor.yaml").write_text(text)
+    command = ["check-config", "--config", str(tmp_path / "monitor.yaml")]
+    assert "UX" not in CliRunner().invoke(drift_monitor, command).output  # the rows are not looked at
+    done = CliRunner().invoke(drift_monitor, [*command, "--explain"])
+    assert "carrier = UX has no training rows" in str(done.exception)
+
+
 def test_explain_names_the_segments_that_are_too_small_for_a_window(training: Path, tmp_path: Path) -> None:
     few = monitor(training, tmp_path, segments=["carrier"], alarm={"min_rows": 200})
     told = explain_monitor("m", few, LIVE.end, tmp_path / "state")
