@@ -141,8 +141,8 @@ def _outside(rows: Labelled, labels: Labels, stretch: Window) -> str:
     horizon, around = format_duration(labels.horizon), format_duration(_AROUND)
     try:
         delays = rows.outside(stretch, _AROUND)
-    except DriftMonitorError as error:
-        return f"the labels outside the horizon cannot be counted: {error}"
+    except (DriftMonitorError, MemoryError) as error:
+        return f"labels outside the horizon are not counted: {str(error) or type(error).__name__}"
     if not len(delays):
         return (
             f"no other has a label up to {around} before this window or after the horizon of {horizon}: "

@@ -432,6 +432,27 @@ def test_a_horizon_that_is_too_short_is_told_from_ids_that_do_not_meet(folder: P
     assert "the ids of the two sources do not meet" in performance(folder).note
 
 
+def test_labels_outside_the_horizon_that_cannot_be_read_cost_no_performance(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Labelled, "outside", fails)
+    found = performance(folder, horizon="1h")
+    assert (found.rows, found.labelled) == (120, 0)
+    assert "labels outside the horizon are not counted: MemoryError" in found.note
+
+
+def test_few_labels_are_looked_for_again_when_more_have_come(folder: Path) -> None:
+    known = pq.read_table(folder / "labels" / "1.parquet")
+    (folder / "labels" / "1.parquet").unlink()
+    pq.write_table(known.slice(0, 1), folder / "labels" / "0.parquet")
+    assert "they are not there yet" in performance(folder, horizon="1h").note
+    pq.write_table(known, folder / "labels" / "1.parquet")
+    assert "120 have a label after the horizon" in performance(folder, horizon="1h").note
+
+
 def test_labels_outside_the_horizon_are_counted_by_row() -> None:
     def hours(*of: int | None) -> pa.Array:
         return pa.array([None if h is None else h * 3_600_000_000 for h in of], pa.timestamp("us"))
