@@ -177,7 +177,7 @@ def picture(found: Mapping[str, tuple[Sequence[int], Sequence[common.Cost]]]) ->
             for (a, b), value in zip(points, values, strict=True):
                 parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" class="{kind}"/>')
                 parts.append(
-                    f'<text x="{a:.1f}" y="{b - 8:.1f}" class="label" text-anchor="middle">{value:.3g}</text>'
+                    f'<text x="{a:.1f}" y="{b - 8:.1f}" class="label" text-anchor="middle">{value:{",.0f" if value >= 100 else ".3g"}}</text>'
                 )
         for at, size in zip(x, sizes, strict=True):
             a = left + (at - low) / span * wide
