@@ -175,10 +175,9 @@ def picture(found: Mapping[str, tuple[Sequence[int], Sequence[common.Cost]]]) ->
             ]
             parts.append(f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}" class="{kind}"/>')
             for (a, b), value in zip(points, values, strict=True):
+                said = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
                 parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" class="{kind}"/>')
-                parts.append(
-                    f'<text x="{a:.1f}" y="{b - 8:.1f}" class="label" text-anchor="middle">{value:{",.0f" if value >= 100 else ".3g"}}</text>'
-                )
+                parts.append(f'<text x="{a:.1f}" y="{b - 8:.1f}" class="label" text-anchor="middle">{said}</text>')
         for at, size in zip(x, sizes, strict=True):
             a = left + (at - low) / span * wide
             parts.append(
