@@ -196,6 +196,7 @@ def test_ctrl_c_in_the_middle_ends_demo_and_daemon(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a suite in the background ignores it
     )
     give_up = time.monotonic() + 120
     while not (folder.log.exists() and "window done" in folder.log.read_text()):
