@@ -22,7 +22,7 @@ _MAGIC: Final = b"drift-monitor folded\n"
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 Lost = tuple[int | None, int | None, int]
-"""First and last bucket of a batch (None: it has no row with a time), and its rows without a usable time."""
+"""First and last time of a batch, in microseconds since 1970 (None: no row has one), and its rows without one."""
 
 
 class TooManyBuckets(Exception):  # noqa: N818 - it is caught by who reads, and no error
@@ -146,7 +146,10 @@ class Folding:
                 packed = Packed.from_bytes(blob, self.layout)
                 whole[start] = whole[start].merge(packed) if start in whole else packed
         parts = tuple((start, whole[start].to_bytes()) for start in sorted(whole))
-        return Folded(parts, tuple((*span, count) for span, count in lost.items()), scattered)
+        spans = sorted(
+            lost, key=lambda span: [(end is not None, end or 0) for end in span]
+        )  # in any order the same
+        return Folded(parts, tuple((*span, lost[span]) for span in spans), scattered)
 
     def unpacked(self, folded: Folded) -> dict[int, Profile]:
         """The profiles of a part."""
@@ -160,19 +163,28 @@ class Folding:
         for whole in batches:
             times = whole.column(timestamp)
             batch = whole if not times.null_count else whole.filter(times.is_valid())
-            if self.starts is not None:
-                if times.null_count:
-                    lost.append((None, None, times.null_count))
-            else:
-                buckets = np.unique(as_numpy(batch.column(timestamp)) // micros) * micros
-                if times.null_count:
-                    span = (int(buckets[0]), int(buckets[-1])) if len(buckets) else (None, None)
-                    lost.append((*span, times.null_count))
-                seen.update(buckets.tolist())
-                if self.limit is not None and len(seen) > self.limit:
+            moments = as_numpy(batch.column(timestamp))
+            if times.null_count:
+                span = (int(moments.min()), int(moments.max())) if len(moments) else (None, None)
+                lost.append((*span, times.null_count))
+            if self.limit is not None:
+                seen.update((np.unique(moments // micros) * micros).tolist())
+                if len(seen) > self.limit:
                     raise TooManyBuckets
             if batch.num_rows:
                 yield batch
+
+
+def meets(lost: Lost, start: int, end: int | None) -> bool:
+    """Whether rows without a time may belong to a stretch: they lie between rows of it, or nobody knows where.
+
+    Args:
+        lost: of a batch.
+        start: of the stretch, in microseconds since 1970.
+        end: of it; None for no end.
+    """
+    first, last, _ = lost
+    return first is None or last is None or ((end is None or first < end) and last >= start)
 
 
 def lost_rows(lost: Sequence[Lost]) -> int:

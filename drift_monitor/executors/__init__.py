@@ -8,11 +8,9 @@ from typing import Any, Final, Protocol, TypeVar
 from drift_monitor.core.folding import Folded
 from drift_monitor.executors.dask import Dask
 from drift_monitor.executors.spark import Spark
-from drift_monitor.executors.threads import Threads, map_merge
+from drift_monitor.executors.threads import Threads
 
 S = TypeVar("S")
-
-__all__ = ["EXECUTORS", "Executor", "Threads", "map_merge"]
 
 
 class Executor(Protocol):

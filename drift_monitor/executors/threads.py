@@ -24,34 +24,6 @@ class Threads:
         return mapped(splits, fold, self._workers)
 
 
-def map_merge(
-    splits: Sequence[S],
-    fold: Callable[[S], T],
-    merge: Callable[[T, T], T],
-    *,
-    workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> T | None:
-    """Summarise every split and merge the summaries; at most `workers` of them and the merged one are in memory.
-
-    Args:
-        splits: parts of a source.
-        fold: summary of a part. An error in it ends the whole and is raised.
-        merge: of two summaries, associative and commutative.
-        workers: how many splits are read at once.
-        progress: called with (splits done, splits in all), from one thread.
-
-    Returns:
-        None when there are no splits.
-    """
-    whole: T | None = None
-    for done, (_, part) in enumerate(mapped(splits, fold, workers), 1):
-        whole = part if whole is None else merge(whole, part)
-        if progress is not None:
-            progress(done, len(splits))
-    return whole
-
-
 def mapped(splits: Sequence[S], fold: Callable[[S], T], workers: int) -> Iterator[tuple[S, T]]:
     """Every split with its summary, in their order."""
     if workers == 1 or len(splits) < 2:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -21,30 +21,27 @@ from drift_monitor.core import rivals as usual
 from drift_monitor.core.alarm import Live, RunScore, score_runs, with_channels
 from drift_monitor.core.check import Baseline, check
 from drift_monitor.core.errors import SchemaError, SourceError
-from drift_monitor.core.fold import profile_buckets
+from drift_monitor.core.folding import Lost, lost_rows, meets
 from drift_monitor.core.policy import format_duration
-from drift_monitor.core.profile import Ints, Profile, Spec, columns_read, whole_columns
+from drift_monitor.core.profile import Ints, Profile, Spec, whole_columns
 from drift_monitor.core.promise import promise
 from drift_monitor.core.scores import fine_counts
 from drift_monitor.core.sliding import Sliding
 from drift_monitor.core.tally import Backtest, Tally, day_of
 from drift_monitor.core.types import CheckResult, FailureReason, Outcome, Window
-from drift_monitor.executors import map_merge
 from drift_monitor.service.calibrations import known_of, without_times
 from drift_monitor.service.channels import last_day, live_channels
 from drift_monitor.service.evaluate import (
     CheckRequest,
-    _cuts,
-    _fraction,
-    _Part,
-    _readable,
-    _Run,
-    _sampled,
-    _score,
+    Run,
+    fraction_of,
+    readable_of,
     windows_at_once,
+    with_sample,
 )
 from drift_monitor.service.references import quality_of, reference_of, watched_specs
 from drift_monitor.service.scheduler import fires_after
+from drift_monitor.service.scoring import cuts, score
 from drift_monitor.sources import SOURCES, Source
 
 MOST_WINDOWS: Final = 200_000
@@ -94,16 +91,7 @@ def backtest(
     return replay.told(tally)
 
 
-@dataclass(frozen=True)
-class _Lost:
-    """Rows of a batch that have no event time, and the times between which its other rows lie."""
-
-    rows: int
-    oldest: int
-    newest: int
-
-
-class Replay(_Run):
+class Replay(Run):
     """The windows of a monitor over a log.
 
     Args:
@@ -148,11 +136,11 @@ class Replay(_Run):
         self._known = self._newest = self._baseline(self._reference, self.windows[0], self._watched, self._alarms)
         self._say = self._rivals() if rivals else None
         ends = {_micros(w.end) for w in self.windows}
-        self._limits = sorted(ends.union(*(_cuts(w, self._alarms) for w in self.windows)))
+        self._limits = sorted(ends.union(*(cuts(w, self._alarms) for w in self.windows)))
         """Where stretches begin and end, in microseconds since 1970; stretch i lies between limits i and i + 1."""
         self._stretches: dict[int, Profile] = {}
         self._errors: dict[int, SchemaError] = {}
-        self._lost: list[_Lost] = []
+        self._lost: list[Lost] = []
 
     def judged(self) -> Iterator[tuple[CheckResult, Mapping[str, bool] | None]]:
         """The result of every window, and what the usual rules say of the last one of each day."""
@@ -231,7 +219,7 @@ class Replay(_Run):
         for known in (self._stretches, self._errors):
             for i in [i for i in known if i < stretch]:
                 del known[i]
-        self._lost = [lost for lost in self._lost if lost.newest >= self._limits[stretch]]
+        self._lost = [lost for lost in self._lost if meets(lost, self._limits[stretch], None)]
 
     def _fill(self, first: int, end: int) -> None:
         """Read the stretches from `first` to before `end`.
@@ -255,29 +243,12 @@ class Replay(_Run):
         self._stretches |= {places[start]: profile for start, profile in profiles.items()}
         self._lost += lost
 
-    def _profiles(self, limits: Sequence[int]) -> tuple[Mapping[int, Profile], list[_Lost]]:
+    def _profiles(self, limits: Sequence[int]) -> tuple[Mapping[int, Profile], Sequence[Lost]]:
         """The profiles of the stretches that begin at some times, and the rows without a time."""
-        schema = self._schema(self._source, self._watched)
-        specs = _readable(self._watched, schema)
-        timestamp, identifier = self._monitor.source.timestamp, self._monitor.columns.id
-        assert timestamp is not None  # noqa: S101 - `_between` saw to it
-        columns = columns_read(specs)
-        columns += [name for name in (identifier, timestamp) if name is not None and name not in columns]
-        pairs = self._reference.pairs
-        pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
-        starts = np.array(limits, np.int64)
-        lost: list[_Lost] = []
-
-        def fold(split: Any) -> _Part:
-            batches = _timed(self._source.batches(split, columns), timestamp, lost)
-            profiles = profile_buckets(
-                specs, batches, timestamp=timestamp, starts=starts, id_column=identifier, pairs=pairs
-            )
-            return _Part(profiles, 0)
-
-        splits = self._source.splits(self._request.window)
-        whole = map_merge(splits, fold, _Part.merge, progress=self._on("reading"))
-        return ({} if whole is None else whole.profiles), lost
+        specs = readable_of(self._watched, self._schema(self._source, self._watched))
+        folding = self._folding(specs, self._reference.pairs, limits)
+        folded = self._folded(self._source, folding, None, self._on("reading"))
+        return folding.unpacked(folded), folded.lost
 
     # -- judging --------------------------------------------------------------------------------------
 
@@ -313,19 +284,19 @@ class Replay(_Run):
             for i in range(first, end) if self._errors else ():
                 if i in self._errors:
                     raise self._errors[i]
-            readable = _readable(self._watched, schema)
+            readable = readable_of(self._watched, schema)
             profile = sliding.over(first, end)
             if profile is not None and len(readable) < len(self._watched):
                 kept = {s.name for s in readable} & profile.features.keys()
                 profile = replace(profile, features={name: profile.features[name] for name in sorted(kept)})
             self.rows = profile.rows if profile is not None else 0
             low, high = _micros(window.start), _micros(window.end)
-            invalid = sum(lost.rows for lost in self._lost if lost.oldest < high and lost.newest >= low)
-            self._refuse_unreadable(_Part({}, invalid))
+            invalid = lost_rows([lost for lost in self._lost if meets(lost, low, high)])
+            self._refuse_unreadable(invalid)
             known, details = self._known, dict[str, str]()
             if self.rows and profile is not None:
                 known, scored, details = self._score_of(window, schema, profile, readable, scored)
-            fraction = _fraction(self._source, window)
+            fraction = fraction_of(self._source, window)
             result = check(
                 self._request.name,
                 window,
@@ -346,7 +317,7 @@ class Replay(_Run):
             )
         except SchemaError as error:
             return self._failed(window, error), None
-        return _sampled(result, fraction, sample_of(self._monitor.source)), profile
+        return with_sample(result, fraction, sample_of(self._monitor.source)), profile
 
     def _score_of(
         self,
@@ -367,7 +338,7 @@ class Replay(_Run):
         day = last_day(alarms.calibration, alarms.watch, self._source, schema, readable, window, timestamp)
         values, details = live_channels(alarms.calibration, alarms.watch, readable, self._reference, day, profile)
         if scored is None:
-            scored = _score(alarms, self._watched, window, {_micros(window.start): profile}, values)
+            scored = score(alarms, self._watched, window, {_micros(window.start): profile}, values)
         else:
             scored = with_channels(scored, known.calibration, values)
         return known, scored, details
@@ -433,21 +404,6 @@ class _Counts(Mapping[str, Mapping[int, Ints]]):
             found[seconds] = running[end] - running[first]
             found[seconds][lacking[end] > lacking[first]] = 0
         return found
-
-
-def _timed(batches: Iterator[pa.RecordBatch], timestamp: str, lost: list[_Lost]) -> Iterator[pa.RecordBatch]:
-    """Batches without the rows that have no event time; those count against every window that has rows nearby."""
-    for batch in batches:
-        times = batch.column(timestamp)
-        if not times.null_count:
-            yield batch
-            continue
-        whole = batch.filter(times.is_valid())
-        raw = whole.column(timestamp).cast(pa.int64()).to_numpy()
-        bounds = (int(raw.min()), int(raw.max())) if len(raw) else (_micros(_FIRST), _micros(_LAST))
-        lost.append(_Lost(times.null_count, *bounds))
-        if len(raw):
-            yield whole
 
 
 def event_times(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from drift_monitor.core.folding import Folded
+from drift_monitor.core.folding import Folded, lost_rows, meets
 from drift_monitor.core.packed import Layout, Packed, packed_bytes
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ class Buckets:
                 if scattered or (since is not None and since > cuts[0]):
                     return None
                 names[number] = identity
-                for first, last, count in json.loads(lost):
-                    if first is None or (first < end and last >= cuts[0]):
-                        invalid += count
+                invalid += lost_rows([each for each in json.loads(lost) if meets(each, cuts[0], end)])
             if len(names) < len(mine):
                 return None
             there: dict[int, list[tuple[bytes, int]]] = {}

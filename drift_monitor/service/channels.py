@@ -165,6 +165,16 @@ class LastDay:
         self._sampler = Sampler(self._schema, self._rows, timestamp=self._timestamp)
         self.complete = False
 
+    def read_in(self, window: Window | None, fraction: float | None) -> None:
+        """All batches of a window came by.
+
+        Args:
+            window: that was read; None for everything.
+            fraction: of its rows where row groups were sampled: these may have passed over its last day, of which
+                a sample of its own has rows.
+        """
+        self.complete = fraction is None and (window is None or window.start <= self.window.start)
+
     def rows(self) -> pa.Table:
         """The sample; of rows that did not all come by, the source is asked again.
 
@@ -172,9 +182,7 @@ class LastDay:
             MemoryError: the rows are too large.
         """
         if self._sampler is not None and self.complete:
-            found = self._sampler.rows()
-            if found.num_rows:  # a sample of a window may have passed over its last day, whose own has rows
-                return found
+            return self._sampler.rows()
         return sample_rows(self._source, self.window, self._names, self._rows, timestamp=self._timestamp)
 
     def _inside(self, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -113,7 +112,7 @@ def _evaluate(
     request: CheckRequest, version: Path | None, progress: Callable[[int, int], None] | None
 ) -> CheckResult:
     """The same with one reference: that of the monitor now, or the one in a version folder."""
-    run = _Run(request, version)
+    run = Run(request, version)
     try:
         return run.check(progress)
     except MemoryError as error:
@@ -149,21 +148,7 @@ def _failure(error: DriftMonitorError) -> FailureReason:
     return next((reason for kind, reason in kinds.items() if isinstance(error, kind)), FailureReason.INTERNAL)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What was read of a window: profiles by start of the stretch, and how many rows could not be read as rows."""
-
-    profiles: Mapping[int, Profile]
-    invalid: int
-
-    def merge(self, other: _Part) -> _Part:
-        profiles = dict(self.profiles)
-        for start, profile in other.profiles.items():
-            profiles[start] = profiles[start].merge(profile) if start in profiles else profile
-        return _Part(profiles, self.invalid + other.invalid)
-
-
-class _Run:
+class Run:
     """One check under way; what is known of it when it fails goes into the result."""
 
     def __init__(self, request: CheckRequest, version: Path | None = None) -> None:
@@ -185,6 +170,7 @@ class _Run:
         from drift_monitor.service.channels import last_day, live_channels  # noqa: PLC0415
         from drift_monitor.service.kept import Kept  # noqa: PLC0415
         from drift_monitor.service.references import quality_of, reference_of, watched_specs  # noqa: PLC0415
+        from drift_monitor.service.scoring import cuts, score  # noqa: PLC0415
         from drift_monitor.sources import SOURCES  # noqa: PLC0415
 
         monitor, request = self._monitor, self._request
@@ -201,16 +187,16 @@ class _Run:
             held.enter_context(source.held())
         with Kept.open(request, source) as kept:
             schema = self._schema(source, specs)
-            readable = _readable(specs, schema)
+            readable = readable_of(specs, schema)
             alarms = known_of(request.name, monitor, reference, request.state, specs)
-            cuts = _cuts(request.window, alarms)
+            starts = cuts(request.window, alarms)
             timestamp = monitor.source.timestamp
             day = last_day(alarms.calibration, alarms.watch, source, schema, readable, request.window, timestamp)
-            part = self._read(kept, source, readable, reference.pairs, cuts, day, progress)
-            fraction = _fraction(source, request.window)
-        profile = merge(part.profiles[start] for start in sorted(part.profiles))
+            profiles, invalid = self._read(kept, source, readable, reference.pairs, starts, day, progress)
+            fraction = fraction_of(source, request.window)
+        profile = merge(profiles[start] for start in sorted(profiles))
         self.rows = profile.rows if profile else 0
-        self._refuse_unreadable(part)
+        self._refuse_unreadable(invalid)
         window = request.window or _extent(profile)
         clock.append(perf_counter())
         if self.rows:
@@ -220,7 +206,7 @@ class _Run:
         details: dict[str, str] = {}
         if known.calibration is not None and self.rows:
             values, details = live_channels(alarms.calibration, alarms.watch, readable, reference, day, profile)
-            scored = _score(alarms, specs, window, part.profiles, values)
+            scored = score(alarms, specs, window, profiles, values)
         result: CheckResult = check(
             request.name,
             window,
@@ -235,7 +221,7 @@ class _Run:
             extra=self._extra(reference, source, readable) if self.rows else None,
             scored=scored,
             details=details,
-            invalid_rows=part.invalid,
+            invalid_rows=invalid,
             fraction=fraction,
         )
         clock.append(perf_counter())
@@ -243,7 +229,7 @@ class _Run:
         clock.append(perf_counter())
         phases = ("reference", "source", "judge", *(["labels"] if performance is not None else []))
         seconds = {phase: b - a for phase, (a, b) in zip(phases, pairwise(clock), strict=False)}
-        result = _sampled(result, fraction, sample_of(monitor.source))
+        result = with_sample(result, fraction, sample_of(monitor.source))
         return result.model_copy(update={"seconds": seconds, "versions": versions(), "performance": performance})
 
     def _performance(self, reference: Reference, source: Source[Any]) -> Performance | None:
@@ -281,54 +267,59 @@ class _Run:
         source: Source[Any],
         specs: Sequence[Spec],
         pairs: PairSpec | None,
-        cuts: list[int],
+        starts: Sequence[int],
         day: LastDay | None,
         progress: Callable[[int, int], None] | None,
-    ) -> _Part:
-        import numpy as np  # noqa: PLC0415
+    ) -> tuple[Mapping[int, Profile], int]:
+        """The profiles of the stretches that begin at some times, and the rows without a usable time."""
+        from drift_monitor.core.folding import lost_rows  # noqa: PLC0415
 
-        from drift_monitor.core.folding import Folding, Lost, lost_rows  # noqa: PLC0415
-        from drift_monitor.core.packed import Layout  # noqa: PLC0415
-        from drift_monitor.core.profile import columns_read  # noqa: PLC0415
-        from drift_monitor.executors import map_merge  # noqa: PLC0415
-
-        monitor, window = self._monitor, self._request.window
-        if not isinstance(monitor.executor, ThreadsExecutor):
+        if not isinstance(self._monitor.executor, ThreadsExecutor):
             day = None  # its rows do not come by here
-        timestamp = monitor.source.timestamp
-        columns = columns_read(specs)
-        columns += [name for name in (monitor.columns.id, timestamp) if name is not None and name not in columns]
-        pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
+        folding = self._folding(specs, pairs, starts)
 
         def each(parts: Sequence[Any], folding: Folding) -> Iterator[tuple[Any, Folded]]:
             return self._each(source, parts, folding, day)
 
-        if (found := kept.read(specs, pairs, columns, cuts, day, progress, each)) is not None:
-            return _Part(*found)
-        layout = Layout(tuple(specs), pairs)
-        folding = Folding(layout, tuple(columns), timestamp, monitor.columns.id, np.array(cuts, np.int64))
-
+        found = kept.read(folding, day, progress, each)
+        if found is not None:
+            return found
         if day is not None:
             day.begin()
-
-        def fold(split: Any) -> _Part:
-            lost: list[Lost] = []
-            rows = source.batches(split, columns)
-            profiles = folding.profiles(rows if day is None else day.watch(rows), lost)
-            return _Part(profiles, lost_rows(lost))
-
-        if hasattr(source, "fold"):
-            folded = source.fold(window, folding)
-            return _Part(folding.unpacked(folded), lost_rows(folded.lost))
-        splits = source.splits(window)
-        if not isinstance(monitor.executor, ThreadsExecutor):
-            parts = (part for _, part in each(splits, folding))
-            folded = folding.merged(_counted(parts, len(splits), progress))
-            return _Part(folding.unpacked(folded), lost_rows(folded.lost))
-        whole = map_merge(splits, fold, _Part.merge, workers=monitor.executor.workers, progress=progress)
+        folded = self._folded(source, folding, day, progress)
         if day is not None:
-            day.complete = window is None or window.start <= day.window.start
-        return whole or _Part({}, 0)
+            day.read_in(self._request.window, fraction_of(source, self._request.window))
+        return folding.unpacked(folded), lost_rows(folded.lost)
+
+    def _folding(self, specs: Sequence[Spec], pairs: PairSpec | None, starts: Sequence[int]) -> Folding:
+        """How the rows of a stretch are folded, into parts that begin at some times."""
+        import numpy as np  # noqa: PLC0415
+
+        from drift_monitor.core.folding import Folding  # noqa: PLC0415
+        from drift_monitor.core.packed import Layout  # noqa: PLC0415
+        from drift_monitor.core.profile import columns_read  # noqa: PLC0415
+
+        timestamp, identifier = self._monitor.source.timestamp, self._monitor.columns.id
+        columns = columns_read(specs)
+        columns += [name for name in (identifier, timestamp) if name is not None and name not in columns]
+        pairs = None if pairs is None else pairs.only([spec.name for spec in specs])
+        layout = Layout(tuple(specs), pairs)
+        return Folding(layout, tuple(columns), timestamp, identifier, np.array(starts, np.int64))
+
+    def _folded(
+        self,
+        source: Source[Any],
+        folding: Folding,
+        day: LastDay | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Folded:
+        """The rows of the window, folded by the source itself or by the monitor's executor."""
+        if hasattr(source, "fold"):
+            whole: Folded = source.fold(self._request.window, folding)
+            return whole
+        splits = source.splits(self._request.window)
+        parts = (part for _, part in self._each(source, splits, folding, day))
+        return folding.merged(_counted(parts, len(splits), progress))
 
     def _each(
         self, source: Source[Any], parts: Sequence[Any], folding: Folding, day: LastDay | None
@@ -344,12 +335,12 @@ class _Run:
         reading = Reading(monitor.source, self._kinds(folding.layout.specs), folding, source, watch)
         return executor.each(parts, reading, most=max(8, _IN_HAND // packed_bytes(folding.layout)))
 
-    def _refuse_unreadable(self, part: _Part) -> None:
+    def _refuse_unreadable(self, invalid: int) -> None:
         from drift_monitor.sources.event_time import FIRST_YEAR, LAST_YEAR  # noqa: PLC0415
 
-        if part.invalid > UNREADABLE * (self.rows + part.invalid):
+        if invalid > UNREADABLE * (self.rows + invalid):
             raise SchemaError(
-                f"{part.invalid} of {self.rows + part.invalid} rows have no usable time in the timestamp column "
+                f"{invalid} of {self.rows + invalid} rows have no usable time in the timestamp column "
                 f"{self._monitor.source.timestamp!r}: it is missing, unreadable, or outside the years "
                 f"{FIRST_YEAR} to {LAST_YEAR} (at most {UNREADABLE:.0%} may be so)"
             )
@@ -406,13 +397,13 @@ class _Run:
         )
 
 
-def _fraction(source: Any, window: Window | None) -> float | None:
+def fraction_of(source: Any, window: Window | None) -> float | None:
     """The share of the window's rows that a sample of row groups reads; None for a source without one."""
     found: float | None = source.fraction(window) if hasattr(source, "fraction") else None
     return found
 
 
-def _sampled(result: CheckResult, fraction: float | None, percent: float | None) -> CheckResult:
+def with_sample(result: CheckResult, fraction: float | None, percent: float | None) -> CheckResult:
     """The result with what share was read: of a window's rows where that is known, or else of a table's pages."""
     if fraction is not None:
         percent, said = 100 * fraction, f"{100 * fraction:.5g}% of the rows, in whole row groups"
@@ -429,62 +420,6 @@ def windows_at_once(specs: Sequence[Spec]) -> int:
     return max(1, int(_DENSE // (len(specs) - 0.75 * sliced)))
 
 
-def _cuts(window: Window | None, alarms: Known) -> list[int]:
-    """Starts of the stretches whose profiles are kept apart: shorter windows at the end, and what is before."""
-    if window is None:
-        return [0]
-    start, end = ((t - _EPOCH) // _MICROSECOND for t in (window.start, window.end))
-    watch, calibration = alarms.watch, alarms.calibration
-    if calibration is None or window.length != watch.lengths[-1]:
-        return [start]
-    backs = {end - (k + 1) * n // _MICROSECOND for n in watch.lengths[:-1] for k in range(watch.tiles(n))}
-    tails = {end - k * n // _MICROSECOND for n in watch.lengths[:-1] for k in range(watch.tiles(n))}
-    return sorted({start} | {t for t in backs | tails if start < t < end})
-
-
-def _score(
-    alarms: Known,
-    specs: Sequence[Spec],
-    window: Window,
-    profiles: Mapping[int, Profile],
-    values: Mapping[str, float],
-) -> RunScore | None:
-    """The run on the scales of its calibration."""
-    import numpy as np  # noqa: PLC0415
-
-    from drift_monitor.core.alarm import Live, score_runs, with_channels  # noqa: PLC0415
-    from drift_monitor.core.scores import fine_counts  # noqa: PLC0415
-
-    watch, calibration = alarms.watch, alarms.calibration
-    if calibration is None:
-        return None
-    if calibration.drift.basis != "independent_rows" and window.length != watch.lengths[-1]:
-        return None
-    end, width = (window.end - _EPOCH) // _MICROSECOND, round(calibration.bucket * 1e6)
-    present = [s.name for s in specs if all(s.name in p.features for p in profiles.values())]
-    counts: dict[str, dict[int, Any]] = {name: {} for name in present}
-    since, run = {}, {}
-    for length in watch.lengths:
-        seconds, micros = int(length.total_seconds()), length // _MICROSECOND
-        ends = [end - k * micros for k in range(watch.tiles(length))]
-        since[seconds] = np.array(ends) // width
-        run[seconds] = np.zeros(len(ends), np.int64)
-        for name in present:
-            if calibration.drift.basis == "independent_rows":  # the whole, whatever its times are
-                ends = [max(profiles) + 1]
-                micros = ends[0] - min(profiles)
-            rows = [
-                sum(
-                    (fine_counts(p.features[name]) for start, p in profiles.items() if e - micros <= start < e),
-                    start=0 * fine_counts(next(iter(profiles.values())).features[name]),
-                )
-                for e in ends
-            ]
-            counts[name][seconds] = np.stack(rows)
-    scored = score_runs(calibration, watch, specs, alarms.yardsticks, Live(1, since, run, counts))[0]
-    return with_channels(scored, calibration, values)
-
-
 def _counted(
     parts: Iterator[Folded], in_all: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[Folded]:
@@ -494,7 +429,7 @@ def _counted(
             progress(done, in_all)
 
 
-def _readable(specs: Sequence[Spec], schema: pa.Schema) -> list[Spec]:
+def readable_of(specs: Sequence[Spec], schema: pa.Schema) -> list[Spec]:
     """The features that the live data has, as what they were in training; of others the quality checks tell."""
     from drift_monitor.core.fold import accepts  # noqa: PLC0415
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from drift_monitor import __version__
 from drift_monitor.core.errors import ExecutorError, SchemaError, SourceError, StoreError
 from drift_monitor.core.folding import Folded, Folding
-from drift_monitor.core.packed import Layout, unpack
+from drift_monitor.core.packed import unpack
 from drift_monitor.service.bucket_store import BucketStore, discard, is_damaged, path_of
 from drift_monitor.service.buckets import Buckets
 
 if TYPE_CHECKING:
-    from drift_monitor.core.products import PairSpec
-    from drift_monitor.core.profile import Profile, Spec
+    from drift_monitor.core.profile import Profile
     from drift_monitor.service.channels import LastDay
     from drift_monitor.service.evaluate import CheckRequest
     from drift_monitor.sources import Unit
@@ -68,10 +67,7 @@ class Kept:
 
     def read(
         self,
-        specs: Sequence[Spec],
-        pairs: PairSpec | None,
-        columns: Sequence[str],
-        cuts: Sequence[int],
+        folding: Folding,
         day: LastDay | None,
         progress: Callable[[int, int], None] | None,
         each: Each,
@@ -79,10 +75,7 @@ class Kept:
         """The profiles of the stretches of the window, after what is new was read.
 
         Args:
-            specs: the features.
-            pairs: what products are counted for.
-            columns: to read.
-            cuts: where the stretches begin, in microseconds since 1970.
+            folding: of the window into its stretches.
             day: looks at rows as they are read.
             progress: called with (parts read, parts that are new).
             each: folds parts of the source that are new.
@@ -92,14 +85,14 @@ class Kept:
             be read directly.
         """
         window, width = self._request.window, self._request.monitor.window.bucket // _MICROSECOND
-        if self._store is None or window is None:
+        if self._store is None or window is None or folding.starts is None:
             return None
         end = (window.end - _EPOCH) // _MICROSECOND
+        cuts = folding.starts.tolist()
         if any(t % width for t in (*cuts, end)):
             return None
         try:
-            layout = Layout(tuple(specs), pairs)
-            return self._read(self._store, layout, columns, (cuts, end), day, progress, each)
+            return self._read(self._store, folding, (cuts, end), day, progress, each)
         except (StoreError, sqlite3.Error) as error:
             self._close()
             _give_up(self._request, error)
@@ -112,25 +105,17 @@ class Kept:
     def _read(
         self,
         store: BucketStore,
-        layout: Layout,
-        columns: Sequence[str],
+        folding: Folding,
         stretch: tuple[Sequence[int], int],
         day: LastDay | None,
         progress: Callable[[int, int], None] | None,
         each: Each,
     ) -> tuple[Mapping[int, Profile], int] | None:
-        monitor, source, (cuts, end) = self._request.monitor, self._source, stretch
-        width = monitor.window.bucket
+        source, layout, (cuts, end) = self._source, folding.layout, stretch
+        width = self._request.monitor.window.bucket
         buckets = Buckets(store, layout, self._reading(), width)
-        folding = Folding(
-            layout,
-            tuple(columns),
-            monitor.source.timestamp,
-            monitor.columns.id,
-            width=width,
-            limit=buckets.limit,
-        )
-        units = source.units(self._request.window, columns, width)
+        folding = replace(folding, starts=None, width=width, limit=buckets.limit)
+        units = source.units(self._request.window, folding.columns, width)
         unread = buckets.unread(units, cuts[0])
         if day is not None:
             day.begin()
@@ -145,7 +130,7 @@ class Kept:
             if progress is not None:
                 progress(done, len(unread))
         if day is not None:
-            last = source.units(day.window, columns, width)
+            last = source.units(day.window, folding.columns, width)
             day.complete = {unit.identity for unit in last} <= {unit.identity for unit in unread}
         units = [unit for unit in units if unit.identity not in empty]
         found = buckets.window(units, cuts, end)

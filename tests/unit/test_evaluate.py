@@ -321,13 +321,13 @@ def test_the_unexpected_costs_one_run_and_is_logged(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(module._Run, "_baseline", fail)
+    monkeypatch.setattr(module.Run, "_baseline", fail)
     with caplog.at_level(logging.ERROR):
         result = check(data)
     assert (result.verdict, result.failure, result.rows) == (Outcome.CANNOT_JUDGE, FailureReason.INTERNAL, 1500)
     assert result.reason == "the check failed with ZeroDivisionError: by zero"
     assert "Traceback" in caplog.text
-    monkeypatch.setattr(module._Run, "_baseline", lambda *_: (_ for _ in ()).throw(MemoryError("1 GB")))
+    monkeypatch.setattr(module.Run, "_baseline", lambda *_: (_ for _ in ()).throw(MemoryError("1 GB")))
     assert check(data).failure is FailureReason.MEMORY
 
 

@@ -55,6 +55,7 @@ LARGE = (
     "service/kept.py",
     "service/calibrations.py",
     "service/channels.py",
+    "service/scoring.py",
     "service/backtest.py",
     "service/backfill.py",
     "service/performance.py",

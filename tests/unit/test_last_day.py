@@ -100,10 +100,28 @@ def test_a_sample_that_passes_over_the_last_day_reads_that_day_whole(log: Log) -
     day.begin()
     for _batch in day.watch(sampled.batches(WEEK, SCHEMA.names)):
         pass
-    day.complete = True
+    day.read_in(WEEK, 0.5)
     found = day.rows()
     assert found.num_rows == 50
     assert found.equals(sample_rows(log, day.window, ["x", "c"], 50, timestamp="at"))
+
+
+def test_a_last_day_without_rows_is_not_read_again() -> None:
+    log = Log([])
+    day = day_of(log, 50)
+    day.begin()
+    day.read_in(WEEK, None)
+    assert (day.rows().num_rows, log.reads) == (0, 0)
+
+
+def test_a_window_that_is_shorter_than_the_day_does_not_cover_it(log: Log) -> None:
+    day = day_of(log, 50)
+    hour = Window(start=END - timedelta(hours=1), end=END)
+    day.begin()
+    for _batch in day.watch(log.batches(hour, SCHEMA.names)):
+        pass
+    day.read_in(hour, None)
+    assert day.rows().equals(sample_rows(log, day.window, ["x", "c"], 50, timestamp="at"))
 
 
 def test_reading_that_begins_anew_forgets_what_it_saw(log: Log) -> None:

@@ -22,6 +22,7 @@ from drift_monitor.core.folding import Folding
 from drift_monitor.core.packed import Layout
 from drift_monitor.core.profile import CategoricalSpec, NumericSpec, Spec
 from drift_monitor.core.types import CheckResult, Window
+from drift_monitor.service.backtest import Replay
 from drift_monitor.service.evaluate import CheckRequest, evaluate
 from drift_monitor.sources import extras
 from drift_monitor.sources.pushdown import PushedSql, Statements, _Rows
@@ -173,6 +174,18 @@ def test_a_check_says_what_it_says_when_rows_are_read(folder: Path) -> None:
         said.append(str(counted.verdict))
         assert counted.rows == 480
     assert said == ["ok", "drift"]
+
+
+def test_a_backtest_between_dates_judges_what_it_judges_when_rows_are_read(folder: Path) -> None:
+    def judged(source: str) -> list[CheckResult]:
+        monitor = parse(HEAD.format(source=source, more=EDGES + LEFT_OUT), folder / "m.yaml").monitors["m"]
+        span = START + timedelta(days=50), START + timedelta(days=52)
+        replay = Replay("m", monitor, folder / "state", *span, rivals=False)
+        return [result for result, _ in replay.judged()]
+
+    by_reading = judged("")
+    assert [(str(result.verdict), result.rows) for result in by_reading] == [("ok", 480), ("drift", 480)]
+    assert judged(PUSHED) == by_reading
 
 
 def test_what_asks_for_rows_is_told_that_they_stay(folder: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drift_monitor.executors import map_merge
+from drift_monitor.config.clusters import ThreadsExecutor
+from drift_monitor.executors import Threads
 from drift_monitor.sources.sample import hash_rows, sample_batches
 
 SCHEMA = pa.schema([("x", pa.float64()), ("name", pa.string())])
@@ -115,16 +116,8 @@ def test_different_values_have_different_hashes(column: pa.Array) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("n", [0, 1, 2, 20])
 def test_every_split_is_mapped_once(workers: int, n: int) -> None:
-    seen: list[tuple[int, int]] = []
-    whole = map_merge(
-        range(n),
-        lambda split: Counter({split: 1}),
-        lambda a, b: a + b,
-        workers=workers,
-        progress=lambda done, in_all: seen.append((done, in_all)),
-    )
-    assert whole == (Counter(range(n)) if n else None)
-    assert seen == [(i + 1, n) for i in range(n)]
+    found = list(Threads(ThreadsExecutor(workers=workers)).each(range(n), lambda split: (split, split**2), most=8))
+    assert found == [(split, (split, split**2)) for split in range(n)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -135,4 +128,4 @@ def test_an_error_in_a_split_ends_the_whole(workers: int) -> None:
         return split
 
     with pytest.raises(ValueError, match="split 2 is bad"):
-        map_merge(range(10), fold, int.__add__, workers=workers)
+        list(Threads(ThreadsExecutor(workers=workers)).each(range(10), fold, most=8))
