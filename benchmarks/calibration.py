@@ -115,7 +115,7 @@ def main() -> int:
     else:
         print(f"{WEEKS} weeks x {numbers + texts} columns x {rows:,} rows a week; seed {common.SEED}\n")
         print(common.table(costs, "calibrate"))
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

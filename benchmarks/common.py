@@ -86,6 +86,11 @@ def table(costs: Mapping[str, Sequence[Cost]], base: str) -> str:
     return "\n".join(lines)
 
 
+def told(goals: Mapping[str, bool]) -> str:
+    """A line a goal, with whether it is met."""
+    return "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items())
+
+
 def as_json(costs: Mapping[str, Sequence[Cost]], **facts: object) -> str:
     """Medians and single runs, for programs."""
     runs = {name: {"median": asdict(median(c)), "runs": [asdict(run) for run in c]} for name, c in costs.items()}

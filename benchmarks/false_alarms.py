@@ -445,7 +445,7 @@ def report(rows: dict[str, dict[str, object]], *, full: bool, as_json: bool) -> 
         print(f"{name:22s}" + "".join(f"{text:>20s}" for text in said))
     print()
     print("\n".join(f"{rule}: {rival.title} ({rival.source})" for rule, rival in RIVALS.items()))
-    print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+    print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -272,7 +272,7 @@ def report(
         )
     if not quiet["alerts"]:
         print("  none")
-    print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+    print("\n" + common.told(goals))
 
 
 if __name__ == "__main__":

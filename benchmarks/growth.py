@@ -243,10 +243,7 @@ def main() -> int:
         slopes = {axis: slope(*each) for axis, each in found.items()}
         print(json.dumps({"seed": common.SEED, "points": points, "slopes": slopes, "goals": goals}, indent=2))
     else:
-        print(
-            f"\nseed {common.SEED}\n"
-            + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items())
-        )
+        print(f"\nseed {common.SEED}\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -54,7 +54,7 @@ def main() -> int:
         print(f"{len(MONITORS)} monitors checked once, then idle; seed {common.SEED}\n")
         for name, value in figures.items():
             print(f"{name:24s}{value:.4g}" if isinstance(value, float) else f"{name:24s}{value}")
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -199,7 +199,7 @@ def main() -> int:
             print(f"{name} (seed {common.SEED})")
             for what, value in rows.items():
                 print(f"  {what:32s}{value:>12,.3f}" if isinstance(value, float) else f"  {what:32s}{value:>12,}")
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -213,7 +213,7 @@ def main() -> int:
         print(f"many monitors (seed {common.SEED})")
         for what, value in found.items():
             print(f"  {what:50s}{value:>12,.3f}" if isinstance(value, float) else f"  {what:50s}{value:>12,}")
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -340,7 +340,7 @@ def main() -> int:
         print(f"{perf_counter() - start:.0f} s; seed {common.SEED}\n")
         print(f"One feature, {ROWS:,} rows, {FALSE:g} false alarms a window\n{shown(one)}\n")
         print(f"{FEATURES} features, {LIVE_ROWS:,} rows, {FALSE_OF_MANY:g} false alarms a window\n{shown(many)}\n")
-        print("\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print(common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -90,7 +90,7 @@ def main() -> int:
         print(json.dumps({"seconds": seconds, "push": figures, "goals": goals}))
     else:
         print(f"20 columns, {seconds:g} s each; seed {common.SEED}\n\n{table(figures)}\n")
-        print("\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print(common.told(goals))
     return 0 if all(goals.values()) or options.quick else 1
 
 

@@ -99,7 +99,7 @@ def main() -> int:
     else:
         print(f"{rows * (WEEKS + LIVE):,} rows x {numbers + texts + 3} columns; seed {common.SEED}\n")
         print(common.table(costs, "append"))
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -494,7 +494,7 @@ def main() -> int:
     else:
         print(f"{repeats} repeats of {rows:,} rows; {facts['seconds']} s; seed {common.SEED}\n")
         print("\n".join(lines(table, sets, beside)))
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -91,7 +91,7 @@ def main() -> int:
     else:
         print(f"{monitors} monitors of {features} features, OpenMetrics in gzip; seed {common.SEED}\n")
         print(table(figures))
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

@@ -215,7 +215,7 @@ def main() -> int:
         print(f"\n{count} universes of {days} days, {months:g} months:")
         for name, row in figures.items():
             print(f"  {name:10s}" + ", ".join(f"{what} {value:.2f}" for what, value in row.items()))
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 

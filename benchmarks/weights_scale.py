@@ -119,7 +119,7 @@ def main() -> int:
                 f"\n{name}: {found['rows']:,} weights, ESS {found['effective_sample_size']:,.0f}, largest "
                 f"difference left {found['difference_after']:.3f} sd; {found['why']}"
             )
-        print("\n" + "\n".join(f"{'yes' if met else 'NO ':4s}{goal}" for goal, met in goals.items()))
+        print("\n" + common.told(goals))
     return 0 if all(goals.values()) else 1
 
 
