@@ -73,11 +73,18 @@ def _cached(
     rows = open_labelled(live, labels, monitor.columns, monitor.source.timestamp, kind)
     path = request.state / "cache" / f"performance-{request.name}.json"
     until = Window(start=stretch.start, end=stretch.end + labels.horizon)
-    key = _key(monitor, reference, stretch, [*live.splits(stretch), *rows.truth.splits(until)])
-    if key and (known := _read(path)) is not None and known.key == key:
+    wide = Window(start=until.start - _AROUND, end=until.end + _AROUND)
+    known = _read(path)
+    few = known is not None and _few(known.performance.labelled, known.performance.rows)
+    # where few predictions have a label, those outside the horizon were looked at, too
+    key = _key(monitor, reference, stretch, [*live.splits(stretch), *rows.truth.splits(wide if few else until)])
+    if known is not None and key and known.key == key:
         return known.performance
     found = _measured(monitor, labels, reference.sample(), rows, stretch)
-    if key and not _few(found.labelled, found.rows):  # labels that came since may be outside the horizon
+    if _few(found.labelled, found.rows) != few:
+        span = until if few else wide
+        key = _key(monitor, reference, stretch, [*live.splits(stretch), *rows.truth.splits(span)])
+    if key:
         _write(path, _Cached(key=key, performance=found))
     return found
 

@@ -453,6 +453,20 @@ def test_few_labels_are_looked_for_again_when_more_have_come(folder: Path) -> No
     assert "120 have a label after the horizon" in performance(folder, horizon="1h").note
 
 
+def test_few_labels_are_not_looked_for_again_while_all_files_stay(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    plain = module._measured
+    monkeypatch.setattr(module, "_measured", lambda *given: measured.append(1) or plain(*given))
+    first = performance(folder, horizon="1h")
+    assert performance(folder, horizon="1h") == first
+    assert measured == [1]
+    assert performance(folder).labelled == 120  # another horizon, whose labels are there
+    assert performance(folder).labelled == 120
+    assert measured == [1, 1]
+
+
 def test_labels_outside_the_horizon_are_counted_by_row() -> None:
     def hours(*of: int | None) -> pa.Array:
         return pa.array([None if h is None else h * 3_600_000_000 for h in of], pa.timestamp("us"))
