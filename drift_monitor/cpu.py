@@ -9,6 +9,7 @@ from typing import Final
 VARIABLE: Final = "NPY_DISABLE_CPU_FEATURES"
 """Numpy reads it at import: instruction sets that it shall not use, though the processor has them."""
 _ZEN_4: Final = {"vendor_id": "AuthenticAMD", "cpu family": "25"}
+_ONE_CORE: Final = 1 << 13  # characters: all of one core's description, and not that of a hundred
 _LONG_VECTORS: Final = "X86_V4"
 """Numpy's name for AVX-512."""
 
@@ -27,7 +28,8 @@ def choose_vectors(environment: MutableMapping[str, str], described: Path = Path
     if VARIABLE in environment:
         return
     try:
-        lines = described.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0].splitlines()
+        with described.open(encoding="utf-8", errors="replace") as file:
+            lines = file.read(_ONE_CORE).split("\n\n", 1)[0].splitlines()
     except OSError:
         return
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
