@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import reduce
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_values import plain
 
 from drift_monitor.core.errors import DamagedError
 from drift_monitor.core.fold import profile_buckets
@@ -53,17 +53,6 @@ def fold(rows: list[tuple[Any, Any, Any]], *, without: str | None = None, ids: b
         pairs=None if without in {"x", "y\n"} else LAYOUT.pairs,
     )
     return found.get(0, Profile(0, {}))
-
-
-def plain(value: Any) -> Any:
-    """Something that can be compared: arrays as bytes, dataclasses as what is in them."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: plain(v) for key, v in value.items()}
-    return np.float64(value).tobytes() if isinstance(value, float) else value
 
 
 @given(st.lists(ROWS.filter(bool), min_size=1, max_size=4), st.sampled_from([None, "x", "c"]), st.booleans())

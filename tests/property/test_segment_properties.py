@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import pickle
-import struct
 from datetime import timedelta
 from functools import reduce
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_values import plain
 
 from drift_monitor.core.fold import category_name, profile_buckets, segment_rows
 from drift_monitor.core.folding import Folding
@@ -72,17 +72,6 @@ def table(rows: list[Any], *, encoded: bool = False) -> pa.Table:
 def fold(specs: list[Spec], rows: pa.Table, size: int = 1 << 17) -> dict[int, Profile]:
     batches = rows.to_batches(max_chunksize=size)
     return profile_buckets(specs, batches, timestamp="t", bucket=MICROSECOND)
-
-
-def plain(value: Any) -> Any:
-    """Something that can be compared: arrays as bytes, and numbers as their bits."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: plain(v) for key, v in value.items()}
-    return struct.pack("<d", value) if isinstance(value, float) and not math.isnan(value) else str(value)
 
 
 @settings(max_examples=60)

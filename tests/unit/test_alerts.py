@@ -169,9 +169,26 @@ def test_how_names_are_found_in_a_query():
     assert grouped == {"reason", "le", "job"}
 
 
+def documented():
+    """The rule file of docs/labels.md, as text."""
+    page = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
+    [rules] = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "- alert:" in text]
+    return rules
+
+
+def test_promtool_accepts_the_documented_alert(tmp_path):
+    (tmp_path / "rules.yml").write_text(documented(), encoding="utf-8")
+    done = tool("promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "query",
-    [*(rule["expr"] for rule in RULES), *template_queries()],
+    [
+        *(rule["expr"] for rule in RULES),
+        *template_queries(),
+        *(rule["expr"] for rule in YAML(typ="safe").load(documented())["groups"][0]["rules"]),
+    ],
 )
 def test_every_metric_and_label_asked_for_is_exported(query):
     recorded = {rule["record"] for rule in RECORDS}
