@@ -34,7 +34,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drift_monitor.config.models import Columns, Config, Workers
+from drift_monitor.config.daemon import Workers
+from drift_monitor.config.models import Columns, Config
 from drift_monitor.core.types import CheckResult, Outcome, Window
 from drift_monitor.reference import build_reference
 from drift_monitor.service.bucket_store import FOLDER

@@ -46,7 +46,7 @@ from threadpoolctl import threadpool_limits
 
 from drift_monitor.actions.weights_findings import LEAST, diagnose, outside_of, refusals
 from drift_monitor.actions.weights_method import Sides, Weigher
-from drift_monitor.config.models import Reweight
+from drift_monitor.config.loop import Reweight
 from drift_monitor.core.classifier import Encoding
 from drift_monitor.core.design import Design
 from drift_monitor.core.fold import category_counts, profile_buckets

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from drift_monitor.config.models import Columns, FilesSource
-from drift_monitor.config.models import Source as SourceConfig
+from drift_monitor.config.models import Columns
+from drift_monitor.config.sources import FilesSource
+from drift_monitor.config.sources import Source as SourceConfig
 from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing, numbers_by_row
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.split import Ints

@@ -22,8 +22,10 @@ from drift_monitor.actions.training_rows import (
     open_training,
     other_columns,
 )
-from drift_monitor.config.models import Columns, Labels, Refresh
-from drift_monitor.config.models import Source as SourceConfig
+from drift_monitor.config.labels import Labels
+from drift_monitor.config.loop import Refresh
+from drift_monitor.config.models import Columns
+from drift_monitor.config.sources import Source as SourceConfig
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.split import Fate, Keys, arrange, decide
 from drift_monitor.core.types import Window

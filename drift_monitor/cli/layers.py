@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from drift_monitor.config.document import Document
 from drift_monitor.config.file import examine, try_read
 from drift_monitor.config.intake import SpooledSource
-from drift_monitor.config.models import Columns, Config, FilesSource, Monitor, covered
+from drift_monitor.config.models import Columns, Config, Monitor, covered
 from drift_monitor.config.problem import Location, Problem, dotted, printable
 from drift_monitor.config.sentences import unknown
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.errors import BadReferenceError, DriftMonitorError
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import Kind

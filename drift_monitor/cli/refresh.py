@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from drift_monitor.actions.refresh import RefreshResult
-    from drift_monitor.config.models import Monitor, Refresh
+    from drift_monitor.config.loop import Refresh
+    from drift_monitor.config.models import Monitor
     from drift_monitor.core.types import Window
     from drift_monitor.service.refresh_manifest import Counts, LiveWindow, RefreshManifest
 
@@ -154,7 +155,7 @@ def _rebuilt(manifest: Path, output: Path | None) -> RefreshResult:
 def _settings(configured: Refresh, given: dict[str, Any]) -> Refresh:
     from pydantic import ValidationError
 
-    from drift_monitor.config.models import Refresh
+    from drift_monitor.config.loop import Refresh
 
     settings = configured.model_dump(mode="json")
     if given.get("policy", settings["policy"]) != "sliding":

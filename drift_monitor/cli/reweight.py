@@ -130,7 +130,7 @@ def _changed(monitor: Monitor, changes: dict[str, object]) -> Monitor:
     """
     from pydantic import ValidationError
 
-    from drift_monitor.config.models import Reweight
+    from drift_monitor.config.loop import Reweight
 
     try:
         section = Reweight.model_validate({**monitor.reweight.model_dump(), **changes})

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 from drift_monitor.config import sentences
 from drift_monitor.config.document import MAX_BYTES, Document, Node, compose, decode
 from drift_monitor.config.intake import SpooledSource
-from drift_monitor.config.models import Config, FilesSource
+from drift_monitor.config.models import Config
 from drift_monitor.config.problem import Location, Problem
 from drift_monitor.config.receivers import RECEIVER_TYPES, misplaced
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.config.tables import VARIABLE, DeltaSource, SqlSource, scheme
 from drift_monitor.core.errors import ConfigError
 

@@ -12,11 +12,14 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from drift_monitor.config.daemon import LISTEN_PATTERN
 from drift_monitor.config.describe import format_size
 from drift_monitor.config.document import Document
-from drift_monitor.config.models import ENDPOINT_PATTERN, LISTEN_PATTERN, NAME_PATTERN, Config
+from drift_monitor.config.models import Config
+from drift_monitor.config.names import NAME_PATTERN
 from drift_monitor.config.problem import Problem, dotted, printable
 from drift_monitor.config.receivers import USERNAME_PATTERN
+from drift_monitor.config.sources import ENDPOINT_PATTERN
 
 _PATTERNS = {
     NAME_PATTERN: "a name has 1 to 63 letters, digits, `_`, `.` or `-` and begins with a letter or digit",

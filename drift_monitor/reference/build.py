@@ -16,7 +16,8 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drift_monitor.config.models import Columns, FilesSource
+from drift_monitor.config.models import Columns
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.arrow import as_arrow
 from drift_monitor.core.errors import BadReferenceError, SchemaError, SourceError
 from drift_monitor.core.policy import format_duration

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.arrow import as_arrow
 from drift_monitor.core.fold import hash_ids, profile_buckets
 from drift_monitor.core.products import PairSpec, Products

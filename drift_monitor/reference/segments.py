@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-from drift_monitor.config.models import MOST_SEGMENTS
+from drift_monitor.config.segments import MOST_SEGMENTS
 from drift_monitor.core.errors import BadReferenceError
 from drift_monitor.core.fold import category_counts, segment_rows
 from drift_monitor.core.profile import Ints

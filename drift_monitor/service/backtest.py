@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from drift_monitor.config.models import Monitor, sample_of
+from drift_monitor.config.models import Monitor
+from drift_monitor.config.sources import sample_of
 from drift_monitor.core import rivals as usual
 from drift_monitor.core.alarm import Live, RunScore, score_runs, with_channels
 from drift_monitor.core.check import Baseline, check

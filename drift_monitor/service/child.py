@@ -16,7 +16,7 @@ from datetime import timedelta
 from pydantic import ValidationError
 
 from drift_monitor.config.clusters import place_of
-from drift_monitor.config.models import Workers
+from drift_monitor.config.daemon import Workers
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import CheckResult, FailureReason
 from drift_monitor.service.evaluate import CheckRequest

@@ -15,7 +15,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from drift_monitor.config.clusters import ThreadsExecutor
-from drift_monitor.config.models import Monitor, sample_of
+from drift_monitor.config.models import Monitor
+from drift_monitor.config.sources import sample_of
 from drift_monitor.core.errors import BadReferenceError, ConfigError, DriftMonitorError, SchemaError, SourceError
 from drift_monitor.core.types import (
     CheckResult,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from drift_monitor.config.models import FeatureDetail, Metrics
+from drift_monitor.config.daemon import FeatureDetail, Metrics
 from drift_monitor.core.types import CheckResult, FeatureResult
 from drift_monitor.service.exposition import Labels, Sample
 from drift_monitor.service.metrics import FEATURE_METRICS

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from drift_monitor.config.models import Server
+from drift_monitor.config.daemon import Server
 from drift_monitor.service.exchange import Request, Response, say
 from drift_monitor.service.logs import fields
 from drift_monitor.service.records_api import takes_records

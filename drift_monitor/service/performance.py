@@ -18,7 +18,8 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from drift_monitor import __version__
-from drift_monitor.config.models import Labels, Monitor
+from drift_monitor.config.labels import Labels
+from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DriftMonitorError, SchemaError
 from drift_monitor.core.performance import Decision, Losses, complete_stretch
 from drift_monitor.core.policy import format_duration

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from drift_monitor.config.models import Workers
+from drift_monitor.config.daemon import Workers
 from drift_monitor.core.types import CheckResult, FailureReason
 from drift_monitor.service.child import Child, RunFailedError, StoppedError
 from drift_monitor.service.evaluate import CheckRequest

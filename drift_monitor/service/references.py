@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from drift_monitor.config.models import Monitor, sample_of
+from drift_monitor.config.models import Monitor
+from drift_monitor.config.sources import sample_of
 from drift_monitor.core.errors import BadReferenceError, ConfigError
 from drift_monitor.core.policy import Quality
 from drift_monitor.core.profile import Spec

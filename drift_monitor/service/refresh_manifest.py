@@ -10,7 +10,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from drift_monitor.actions.refresh import MANIFEST, RefreshError
-from drift_monitor.config.models import Columns, Labels, Refresh, Source
+from drift_monitor.config.labels import Labels
+from drift_monitor.config.loop import Refresh
+from drift_monitor.config.models import Columns
+from drift_monitor.config.sources import Source
 from drift_monitor.core.types import Outcome, Value, Window
 
 FORMAT: Final = 1

@@ -29,7 +29,8 @@ from drift_monitor.actions.refresh import (
     RefreshResult,
 )
 from drift_monitor.config.intake import SpooledSource
-from drift_monitor.config.models import Monitor, unrefreshable
+from drift_monitor.config.loop import unrefreshable
+from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import Window
 from drift_monitor.service.evaluate import CheckRequest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from drift_monitor.config.models import Retrain
+from drift_monitor.config.loop import Retrain
 from drift_monitor.core.episode import Reason, Transition
 from drift_monitor.core.retraining import (
     LOOK_AGAIN,

@@ -17,7 +17,8 @@ from drift_monitor.actions.refresh import (
     run_refresh,
 )
 from drift_monitor.actions.reweight import ReweightRequest, ReweightResult, run_reweight
-from drift_monitor.config.models import Monitor, Retrain
+from drift_monitor.config.loop import Retrain
+from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.retraining import Attached, Retraining, RetrainingError, Weights
 

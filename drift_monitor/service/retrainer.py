@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from drift_monitor.config.models import Config, Monitor, Retrain
+from drift_monitor.config.loop import Retrain
+from drift_monitor.config.models import Config, Monitor
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.retraining import (
     Event,

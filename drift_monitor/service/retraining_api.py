@@ -14,7 +14,8 @@ from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from drift_monitor.config.models import Config, Retrain
+from drift_monitor.config.loop import Retrain
+from drift_monitor.config.models import Config
 from drift_monitor.core.retraining import Event, Retraining, RetrainingError, State
 from drift_monitor.core.types import Finite
 from drift_monitor.service.exchange import Request, Response, as_json

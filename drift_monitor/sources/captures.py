@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind
 from drift_monitor.sources import text_files

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.columns import Flat, is_text
 from drift_monitor.core.errors import SchemaError, SourceError

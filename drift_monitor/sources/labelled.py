@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from drift_monitor.config.models import Columns, Labels
+from drift_monitor.config.labels import Labels
+from drift_monitor.config.models import Columns
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.late_labels import LateLabels, Rows, keys_of
 from drift_monitor.core.split import Ints, Words

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.folding import Folded, Folding
 from drift_monitor.core.types import Kind
 from drift_monitor.sources import Source

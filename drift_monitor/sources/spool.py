@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from drift_monitor.config.intake import SpooledSource
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Kind
 from drift_monitor.sources.files import Files

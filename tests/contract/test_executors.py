@@ -27,7 +27,9 @@ from drift_monitor.clusters import dask as dask_client
 from drift_monitor.clusters import spark as spark_session
 from drift_monitor.clusters.spark import map_in_arrow, session
 from drift_monitor.config.clusters import DaskExecutor, SparkExecutor, SparkSource, ThreadsExecutor
-from drift_monitor.config.models import FilesSource, Monitor, Workers
+from drift_monitor.config.daemon import Workers
+from drift_monitor.config.models import Monitor
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.errors import ExecutorError, SchemaError, SourceError
 from drift_monitor.core.fold import category_counts
 from drift_monitor.core.folding import Folding, lost_rows

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Window
 from drift_monitor.sources import SOURCES, object_store

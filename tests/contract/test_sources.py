@@ -16,7 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources import SOURCES, Source
 from drift_monitor.sources.parquet_files import BATCH_ROWS

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import load_catalog
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.config.tables import DeltaSource, IcebergSource, SqlSource
 from drift_monitor.core.arrow import numbers
 from drift_monitor.core.errors import SchemaError, SourceError

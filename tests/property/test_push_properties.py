@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drift_monitor.config.intake import PushSource
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.fold import profile_buckets
 from drift_monitor.core.profile import CategoricalSpec, NumericSpec
 from drift_monitor.intake.compaction import next_merge, to_delete

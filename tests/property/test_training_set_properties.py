@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from drift_monitor.actions import sorted_files
 from drift_monitor.actions.refresh import RefreshError
 from drift_monitor.actions.training_set import Inputs, Made, Progress, Recipe
-from drift_monitor.config.models import Columns, FilesSource, Refresh
+from drift_monitor.config.loop import Refresh
+from drift_monitor.config.models import Columns
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.types import Window
 
 START = datetime(2024, 3, 1, tzinfo=UTC)

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from drift_monitor.config.models import FilesSource, Monitor
+from drift_monitor.config.models import Monitor
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Window
 from drift_monitor.service.evaluate import CheckRequest, evaluate

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from drift_monitor.actions.training_rows import open_training
 from drift_monitor.config.infer import infer
-from drift_monitor.config.models import Columns, FilesSource, Monitor
+from drift_monitor.config.models import Columns, Monitor
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import BadReferenceError, SchemaError
 from drift_monitor.core.fold import profile_buckets

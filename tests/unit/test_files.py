@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SchemaError, SourceError
 from drift_monitor.core.types import Kind, Window
@@ -434,7 +434,7 @@ def test_text_of_another_kind_keeps_the_type_that_it_suggests(tmp_path: Path) ->
 BOMB = """
 import re, sys
 from pathlib import Path
-from drift_monitor.config.models import FilesSource
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.sources.files import open_files
 source = open_files(FilesSource(path=sys.argv[1]), {})
 rows = sum(batch.num_rows for split in source.splits(None) for batch in source.batches(split, ["x", "name"]))

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from drift_monitor.config.intake import PushSource
-from drift_monitor.config.models import Columns, FilesSource
+from drift_monitor.config.models import Columns
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.columns import Flat
 from drift_monitor.core.vectors import PARTS, vector_parts
 from drift_monitor.intake.kserve import inputs_of

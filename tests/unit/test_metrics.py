@@ -20,7 +20,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from drift_monitor.config.models import Config, Metrics
+from drift_monitor.config.daemon import Metrics
+from drift_monitor.config.models import Config
 from drift_monitor.core.retraining import Retraining, State, Weights
 from drift_monitor.core.types import (
     CheckResult,

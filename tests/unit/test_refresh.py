@@ -31,7 +31,9 @@ from drift_monitor.actions.training_set import Inputs, Progress, Recipe
 from drift_monitor.cli import main
 from drift_monitor.cli.layers import examine_layers
 from drift_monitor.config.intake import PushSource
-from drift_monitor.config.models import Columns, FilesSource, Monitor, Refresh
+from drift_monitor.config.loop import Refresh
+from drift_monitor.config.models import Columns, Monitor
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.errors import DriftMonitorError, SchemaError
 from drift_monitor.core.types import Window
 from drift_monitor.reference import build_reference

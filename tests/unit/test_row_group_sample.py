@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from kept_checks import DAY, HOUR, LIVE, PER_HOUR, START, both, check, count_rows, monitor, rows
 
 from drift_monitor.cli.draw import draw_verdict
-from drift_monitor.config.models import FilesSource, unrefreshable
+from drift_monitor.config.loop import unrefreshable
+from drift_monitor.config.sources import FilesSource
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Outcome, Window
 from drift_monitor.service.backtest import Replay

@@ -17,8 +17,9 @@ from click.testing import CliRunner
 
 from drift_monitor.cli import command as drift_monitor
 from drift_monitor.cli.explain import explain_monitor
+from drift_monitor.config.daemon import FeatureDetail, Metrics
 from drift_monitor.config.file import parse
-from drift_monitor.config.models import Columns, FeatureDetail, Metrics, Monitor
+from drift_monitor.config.models import Columns, Monitor
 from drift_monitor.core.errors import BadReferenceError, ConfigError
 from drift_monitor.core.profile import columns_read, whole_columns
 from drift_monitor.core.types import CheckResult, FailureReason, Outcome, Segment, Window, segment_feature

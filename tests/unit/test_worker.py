@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from drift_monitor.config.models import Monitor, Workers
+from drift_monitor.config.daemon import Workers
+from drift_monitor.config.models import Monitor
 from drift_monitor.core.types import FailureReason, Outcome, Window
 from drift_monitor.service.child import OUTPUT_LINES, Child
 from drift_monitor.service.evaluate import CheckRequest

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from test_worker import Bench, until
 
-from drift_monitor.config.models import Workers
+from drift_monitor.config.daemon import Workers
 
 if __name__ == "__main__":
     what, folder, *command = sys.argv[1:]
