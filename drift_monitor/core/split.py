@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,11 @@ import pyarrow.compute as pc
 
 from drift_monitor.core.arrow import as_arrow, as_numpy, is_missing
 from drift_monitor.core.errors import SchemaError
+from drift_monitor.core.splitmix import GOLDEN, mixed
 
 Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Fate(IntEnum):
@@ -301,7 +301,7 @@ def hash_contents(batch: pa.RecordBatch) -> Words:
     """A hash of each row, of the exact values of its columns, shape (n,)."""
     whole = np.zeros(batch.num_rows, np.uint64)
     for column in batch.columns:
-        whole = _mixed(whole ^ (_words(column) + _GOLDEN))
+        whole = mixed(whole ^ (_words(column) + GOLDEN))
     return whole
 
 
@@ -314,7 +314,7 @@ def _words(column: pa.Array) -> Words:
     if pa.types.is_primitive(t) and t.bit_width <= 64 and not pa.types.is_decimal(t):
         raw = as_numpy(column)
         bits = raw.astype(np.uint64) if raw.dtype == np.bool_ else raw.view(f"u{raw.dtype.itemsize}")
-        found = _mixed(bits.astype(np.uint64))
+        found = mixed(bits.astype(np.uint64))
     elif pa.types.is_null(t):
         found = np.zeros(len(column), np.uint64)
     else:
@@ -323,10 +323,3 @@ def _words(column: pa.Array) -> Words:
         digests = [blake2b(value or b"", digest_size=8).digest() for value in values]
         found = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
     return np.where(is_missing(column), np.uint64(1), found)
-
-
-def _mixed(x: Words) -> Words:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)

@@ -25,6 +25,7 @@ from drift_monitor.core.classifier import auc, one_thread
 from drift_monitor.core.design import Design
 from drift_monitor.core.learner import Cells
 from drift_monitor.core.profile import Floats, Ints
+from drift_monitor.core.splitmix import GOLDEN, mixed
 
 FOLDS: Final = 5
 FEWEST: Final = 40
@@ -133,12 +134,8 @@ def folds_of(numbers: Ints, *, seed: int) -> Ints:
 
 
 def places_of(numbers: Ints, *, seed: int) -> Words:
-    """A hash of each row's number, by the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
-    golden = 0x9E3779B97F4A7C15
-    x = numbers.astype(np.uint64) + np.uint64((seed + 1) * golden % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+    """A hash of each row's number, shape (n,)."""
+    return mixed(numbers.astype(np.uint64) + np.uint64((seed + 1) * int(GOLDEN) % 2**64))
 
 
 def _trees(rows: Floats, live: npt.NDArray[np.bool_], categorical: list[bool]) -> Any:

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from plain_values import plain
 from pyiceberg.catalog import load_catalog
 
 from drift_monitor.config.sources import FilesSource
@@ -283,17 +284,6 @@ def batches(source: Source[Any], window: Window | None, columns: list[str]) -> I
 def profile(found: Iterator[pa.RecordBatch], timestamp: str) -> Any:
     made = profile_buckets(specs(), found, timestamp=timestamp, id_column="id", bucket=timedelta(hours=1))
     return plain(made)
-
-
-def plain(value: Any) -> Any:
-    """Bits that can be compared."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, float):
-        return value.hex()
-    if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return {key: plain(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def expected(table: pa.Table, window: Window | None, timestamp: str, times: list[datetime]) -> Any:
