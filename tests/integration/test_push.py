@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -58,9 +58,13 @@ def daemon(tmp_path_factory):
 
 
 def intake_children(daemon):
-    return [
-        c for c in psutil.Process(daemon.process.pid).children() if "drift_monitor.intake" in " ".join(c.cmdline())
-    ]
+    """Those that take rows; others, which live for a moment only, may end while they are looked at."""
+    found = []
+    for child in psutil.Process(daemon.process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if "drift_monitor.intake" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.parametrize("kind", [JSON_LINES, "application/jsonl; charset=utf-8", ARROW])
