@@ -20,7 +20,7 @@ from drift_monitor.config.loop import Refresh, Retrain, Reweight, unrefreshable
 from drift_monitor.config.names import Name
 from drift_monitor.config.receivers import Receiver, misplaced
 from drift_monitor.config.segments import Segments, all_different, segmented
-from drift_monitor.config.sources import FilesSource, Source
+from drift_monitor.config.sources import FilesSource, Source, sample_of
 from drift_monitor.config.tables import SqlSource
 from drift_monitor.config.zones import TimeZone
 from drift_monitor.core.policy import Alarm, Delay, Duration, Maintenance, Model, Quality, format_duration
@@ -107,6 +107,10 @@ class WindowConfig(Model):
     delay: Annotated[Delay, Field(description="how long to wait for late rows after the window's end")] = (
         timedelta(0)
     )
+    lateness: Annotated[
+        Delay,
+        Field(description="how long after its end a window is judged again when rows of it come still later"),
+    ] = timedelta(0)
     bucket: Annotated[Duration, Field(description="profiles are kept per bucket of event time and merged")] = (
         timedelta(hours=1)
     )
@@ -316,14 +320,37 @@ class Monitor(Model):
         ):
             raise ValueError(
                 f"source.keep is {format_duration(self.source.keep)}, but a window with its delay"
+                f"{' and lateness' if self.window.lateness else ''}"
                 f"{' and a refresh' if self.refresh.enabled else ''} needs {format_duration(self.needed)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _late_rows_are_noticed(self) -> Self:
+        source, lateness = self.source, self.window.lateness
+        if not lateness:
+            return self
+        table = source if isinstance(source, SqlSource) else None
+        pushed = table is not None and table.pushdown is not None
+        early = table is not None and not pushed and (table.lateness or timedelta(0)) < lateness
+        unfit = {
+            "source.timestamp": source.timestamp is None,
+            "window.incremental": not self.window.incremental,
+            f"source.lateness of {format_duration(lateness)} or more": early,
+            "no source.pushdown": pushed,
+            "no source.sample": sample_of(source) is not None,
+            "another source than a table of Spark": isinstance(source, SparkSource),
+        }
+        if missing := [setting for setting, wrong in unfit.items() if wrong]:
+            raise ValueError(
+                f"window.lateness needs {', '.join(missing)}: kept profiles tell which rows came late"
             )
         return self
 
     @property
     def needed(self) -> timedelta:
         """How far back the rows are that a check or a refresh looks at."""
-        window = self.window.length + self.window.delay
+        window = self.window.length + self.window.delay + self.window.lateness
         if self.labels is not None:  # those whose labels are complete: up to a window more, since they are aligned
             window += self.window.length + self.labels.horizon
         return max(window, self.refresh.live + self.window.delay) if self.refresh.enabled else window
@@ -349,6 +376,18 @@ class Config(Model):
     metrics: Metrics = Metrics()
     receivers: dict[Name, Receiver] = {}
     monitors: Annotated[dict[Name, Monitor], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _results_are_kept(self) -> Self:
+        for name, monitor in self.monitors.items():
+            if monitor.window.lateness > self.retention.results:
+                found, kept = monitor.window.lateness, self.retention.results
+                message = (
+                    f"monitors.{name}.window.lateness is {format_duration(found)}, and results are kept for "
+                    f"{format_duration(kept)} (retention.results): what late rows change would not be known"
+                )
+                raise PydanticCustomError("late_results", "{message}", {"message": message})
+        return self
 
     @model_validator(mode="after")
     def _known_receivers(self) -> Self:

@@ -297,6 +297,20 @@ class Performance(Value):
         return self.labelled / self.rows if self.rows else None
 
 
+class Revision(Value):
+    """What was first said of a window, before rows of it came late and it was judged again.
+
+    Attributes:
+        verdict, rows, score: of the first judgement.
+        times: how often it was judged again with another result.
+    """
+
+    verdict: Outcome
+    rows: int
+    score: Finite | None
+    times: int
+
+
 class CheckResult(Value):
     """The result of one check of one window: the JSON contract of `docs/json.md`.
 
@@ -323,6 +337,10 @@ class CheckResult(Value):
         duplicate_rows: rows whose id came before in the window; null without an id column.
         previous: the same for the reference before, for a while after a promotion; it decides nothing.
         performance: of the model, where `labels` are configured; it decides nothing.
+        read_from: layout and hash of the kept profiles that the window was merged from: the same one, the same
+            rows; null where the rows were read for this check alone.
+        reopened: earlier windows whose rows changed since they were judged; they are judged again.
+        revised: what was said first, where late rows changed it.
     """
 
     monitor: str
@@ -348,6 +366,9 @@ class CheckResult(Value):
     versions: dict[str, str] = {}
     previous: Comparison | None = None
     performance: Performance | None = None
+    read_from: str | None = None
+    reopened: tuple[Window, ...] = ()
+    revised: Revision | None = None
 
     @property
     def drifted(self) -> tuple[FeatureResult, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import chain
@@ -52,6 +53,11 @@ class Buckets:
         self._key = hashlib.sha256(f"{layout.key}\0{self._width}\0{reading}".encode()).hexdigest()
         self.limit = max(26, MEMORY // packed_bytes(layout))
 
+    @property
+    def layout(self) -> str:
+        """Names the layout of cells, and how rows are read."""
+        return self._key[:16]
+
     def unread(self, units: Sequence[Any], start: int) -> list[Any]:
         """Those of the units that were never folded, or of which not all is there that a window needs.
 
@@ -85,7 +91,8 @@ class Buckets:
             )
             if new.rowcount:  # else another process was quicker, and stored the same
                 rowid = new.lastrowid
-                db.executemany("INSERT INTO parts VALUES (?, ?, ?)", [(rowid, *part) for part in folded.parts])
+                parts = [(rowid, start, blob, _digest(blob)) for start, blob in folded.parts]
+                db.executemany("INSERT INTO parts VALUES (?, ?, ?, ?)", parts)
 
     def window(self, units: Sequence[Any], cuts: Sequence[int], end: int) -> tuple[dict[int, Packed], int] | None:
         """The profiles of the stretches of a window.
@@ -125,6 +132,27 @@ class Buckets:
             stretches = zip(cuts, [*cuts[1:], end], strict=True)
             found = {start: tree.between(start, stop) for start, stop in stretches}
         return {start: packed for start, packed in found.items() if packed is not None}, invalid
+
+    def made_of(self, units: Sequence[Any], windows: Sequence[tuple[int, int]]) -> list[str]:
+        """What windows are made of, each as the layout and a hash: on one layout, the same hash, the same rows.
+
+        Args:
+            units: that may hold rows of the windows, all of them folded.
+            windows: start and end of each, in microseconds since 1970, whole buckets.
+        """
+        mine, store = {unit.identity for unit in units}, self._store
+        read = store.read("SELECT id, identity, invalid FROM units WHERE layout = ?", (self._key,))
+        lost = {number: json.loads(without) for number, identity, without in read if identity in mine}
+        within = min(start for start, _ in windows), max(end for _, end in windows)
+        read = store.read("SELECT unit, start, digest FROM parts WHERE start >= ? AND start < ?", within)
+        parts = sorted((start, digest) for number, start, digest in read if number in lost)
+        starts = [start for start, _ in parts]
+        found = []
+        for start, end in windows:
+            own = parts[bisect_left(starts, start) : bisect_left(starts, end)]
+            without = sum(lost_rows([each for each in at if meets(each, start, end)]) for at in lost.values())
+            found.append(f"{self.layout}:{hashlib.sha256(repr((own, without)).encode()).hexdigest()[:32]}")
+        return found
 
     def forget(self, units: Sequence[Any], start: int, end: int) -> None:
         """Delete what no window will ask for: what lies far back, and files of the window that are gone.
@@ -214,6 +242,10 @@ class _Tree:
         row = self._db.execute("SELECT profile FROM parts WHERE start = ? AND unit = ?", (start, unit)).fetchone()
         profile: bytes = row[0]
         return profile
+
+
+def _digest(blob: bytes) -> bytes:
+    return hashlib.blake2b(blob, digest_size=16).digest()
 
 
 def _nodes(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS parts (
   unit INTEGER NOT NULL REFERENCES units ON DELETE CASCADE,
   start INTEGER NOT NULL,
   profile BLOB NOT NULL,
+  digest BLOB NOT NULL,   -- of the profile
   PRIMARY KEY (unit, start)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS parts_by_start ON parts (start);

@@ -16,7 +16,8 @@ from urllib.parse import quote
 from drift_monitor.core.errors import StoreError
 from drift_monitor.service.lock import explain_os_error
 
-MIGRATIONS = ("schema.sql", "schema2.sql", "schema3.sql")  # script n brings a database from version n to n + 1
+# script n brings a database from version n to n + 1
+MIGRATIONS = ("schema.sql", "schema2.sql", "schema3.sql", "schema4.sql")
 APPLICATION_ID = 0x44724D6F  # marks the file as ours: "DrMo"
 _NAMED = re.compile(r"^-- name: (\w+)\n-- (.+)\n((?:(?!-- name: ).*\n?)+)", re.MULTILINE)
 _ADVICE = {

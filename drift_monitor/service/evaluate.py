@@ -59,6 +59,17 @@ _log = logging.getLogger(__name__)
 _baselines: dict[tuple[str, timedelta, tuple[str, ...], str], Baseline] = {}
 
 
+class Earlier(Value):
+    """A window that was judged and is looked at again, in case rows of it came since.
+
+    Attributes:
+        read_from: of its result.
+    """
+
+    window: Window
+    read_from: str
+
+
 class CheckRequest(Value):
     """What a check needs; travels to the child as JSON.
 
@@ -66,12 +77,14 @@ class CheckRequest(Value):
         name: of the monitor.
         state: the state folder; a reference built from a training file is kept below it.
         window: the stretch of event time; None for the whole source (no timestamp column).
+        earlier: windows that late rows may have reached.
     """
 
     name: str
     monitor: Monitor
     state: Path
     window: Window | None
+    earlier: tuple[Earlier, ...] = ()
 
 
 def evaluate(request: CheckRequest, *, progress: Callable[[int, int], None] | None = None) -> CheckResult:
@@ -228,10 +241,9 @@ class Run:
         clock.append(perf_counter())
         performance = self._performance(reference, source)
         clock.append(perf_counter())
-        phases = ("reference", "source", "judge", *(["labels"] if performance is not None else []))
-        seconds = {phase: b - a for phase, (a, b) in zip(phases, pairwise(clock), strict=False)}
         result = with_sample(result, fraction, sample_of(monitor.source))
-        return result.model_copy(update={"seconds": seconds, "versions": versions(), "performance": performance})
+        facts = {"seconds": _phases(clock, performance), "versions": versions(), "performance": performance}
+        return result.model_copy(update={**facts, "read_from": kept.read_from, "reopened": kept.reopened})
 
     def _performance(self, reference: Reference, source: Source[Any]) -> Performance | None:
         """Of the model, where late labels tell it; once a check, whatever references it looks at."""
@@ -419,6 +431,12 @@ def windows_at_once(specs: Sequence[Spec]) -> int:
     """How many windows of a reference are held with all features; one of a segment takes a quarter as much."""
     sliced = sum(spec.segment is not None for spec in specs)
     return max(1, int(_DENSE // (len(specs) - 0.75 * sliced)))
+
+
+def _phases(clock: Sequence[float], performance: Performance | None) -> dict[str, float]:
+    """How long each phase took."""
+    phases = ("reference", "source", "judge", *(["labels"] if performance is not None else []))
+    return {phase: b - a for phase, (a, b) in zip(phases, pairwise(clock), strict=False)}
 
 
 def _counted(

@@ -15,8 +15,10 @@ from drift_monitor import __version__
 from drift_monitor.core.errors import ExecutorError, SchemaError, SourceError, StoreError
 from drift_monitor.core.folding import Folded, Folding
 from drift_monitor.core.packed import unpack
+from drift_monitor.core.types import Window
 from drift_monitor.service.bucket_store import BucketStore, discard, is_damaged, path_of
 from drift_monitor.service.buckets import Buckets
+from drift_monitor.sources.parquet_files import micros
 
 if TYPE_CHECKING:
     from drift_monitor.core.profile import Profile
@@ -39,10 +41,16 @@ class Kept:
         request: of the check.
         source: opened for it.
         store: the monitor's database; None where buckets cannot serve.
+
+    Attributes:
+        read_from: what the window was made of; None until it was read, and where it is read directly.
+        reopened: the earlier windows of the request that are made of something else now.
     """
 
     def __init__(self, request: CheckRequest, source: Any, store: BucketStore | None) -> None:
         self._request, self._source, self._store = request, source, store
+        self.read_from: str | None = None
+        self.reopened: tuple[Window, ...] = ()
 
     @classmethod
     @contextmanager
@@ -115,8 +123,12 @@ class Kept:
         width = self._request.monitor.window.bucket
         buckets = Buckets(store, layout, self._reading(), width)
         folding = replace(folding, starts=None, width=width, limit=buckets.limit)
-        units = source.units(self._request.window, folding.columns, width)
-        unread = buckets.unread(units, cuts[0])
+        earlier = [each for each in self._request.earlier if each.read_from.startswith(f"{buckets.layout}:")]
+        stretches = [(cuts[0], end), *(micros(each.window) for each in earlier)]
+        start = min(first for first, _ in stretches)
+        wide = Window(start=_EPOCH + start * _MICROSECOND, end=_EPOCH + end * _MICROSECOND)
+        units = source.units(wide, folding.columns, width)
+        unread = buckets.unread(units, start)
         if day is not None:
             day.begin()
         done, empty = 0, set[bytes]()
@@ -134,8 +146,12 @@ class Kept:
             day.complete = {unit.identity for unit in last} <= {unit.identity for unit in unread}
         units = [unit for unit in units if unit.identity not in empty]
         found = buckets.window(units, cuts, end)
+        if found is not None:
+            self.read_from, *now = buckets.made_of(units, stretches)
+            pairs = zip(earlier, now, strict=True)
+            self.reopened = tuple(each.window for each, made_of in pairs if each.read_from != made_of)
         store.keep_footers(source.footers)
-        buckets.forget(units, cuts[0], end)
+        buckets.forget(units, start, end)
         if found is None:
             return None
         return {start: unpack(packed, layout) for start, packed in found[0].items()}, found[1]

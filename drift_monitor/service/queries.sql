@@ -19,6 +19,44 @@ ORDER BY row_number() OVER (PARTITION BY monitor ORDER BY window_end, window_sta
 -- The oldest run waiting of every monitor (SQLite takes the other columns from the row with the minimum), and how many wait.
 SELECT id, monitor, window_start, min(window_end), state, attempts, count(*) FROM runs WHERE state = 'due' GROUP BY monitor;
 
+-- name: earlier
+-- Finished windows before a time, the newest and those that end up to :lateness before that, and what they were made of.
+SELECT window_start, window_end, iif(json_valid(summary), json_extract(summary, '$.read_from'), NULL) AS read_from FROM runs
+WHERE monitor = :monitor AND state = 'done' AND read_from IS NOT NULL AND window_end < :before AND window_end >= (
+    SELECT max(window_end) FROM runs WHERE monitor = :monitor AND state = 'done' AND window_end < :before
+) - :lateness
+ORDER BY window_end DESC LIMIT :limit;
+
+-- name: reopen
+-- A finished window is to be judged again.
+UPDATE runs SET reopened = 0
+WHERE monitor = :monitor AND window_start = :start AND window_end = :end AND state = 'done' AND reopened IS NULL;
+
+-- name: reopened
+-- Of every monitor the oldest finished window that is to be judged again, in the columns of a run.
+SELECT id, monitor, window_start, min(window_end), state, reopened FROM runs WHERE reopened IS NOT NULL GROUP BY monitor;
+
+-- name: start_again
+-- A finished window is being judged again.
+UPDATE runs SET reopened = reopened + 1 WHERE id = :run AND reopened IS NOT NULL;
+
+-- name: give_back_again
+-- That was stopped through no fault of its own.
+UPDATE runs SET reopened = max(0, reopened - 1) WHERE id = :run AND reopened IS NOT NULL;
+
+-- name: revise
+-- What was found when a finished window was judged again; whatever it was, that is done.
+UPDATE runs SET verdict = :verdict, summary = :summary, result = :result, reopened = NULL
+WHERE id = :run AND reopened IS NOT NULL;
+
+-- name: leave
+-- A finished window stays as it was judged.
+UPDATE runs SET reopened = NULL WHERE id = :run;
+
+-- name: leave_poisonous
+-- Finished windows that were being judged again each time the process died stay as they were judged.
+UPDATE runs SET reopened = NULL WHERE reopened >= :max_attempts;
+
 -- name: start
 -- A due run begins.
 UPDATE runs SET state = 'running', attempts = attempts + 1, started = :now WHERE id = :run AND state = 'due';

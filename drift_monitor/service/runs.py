@@ -13,8 +13,9 @@ from typing import Literal
 from drift_monitor.config.models import Config, Monitor
 from drift_monitor.core.episode import Reason, Transition, step
 from drift_monitor.core.errors import StoreError
+from drift_monitor.core.late_rows import revised, says_the_same
 from drift_monitor.core.types import CheckResult, FailureReason, Lane
-from drift_monitor.service.evaluate import CheckRequest
+from drift_monitor.service.evaluate import CheckRequest, Earlier
 from drift_monitor.service.logs import fields
 from drift_monitor.service.messages import Links, message
 from drift_monitor.service.retrain_plan import plan
@@ -85,6 +86,7 @@ class Runs:
                 run = self._next(config)
                 if run is None:
                     return None
+                earlier = self._earlier(run, config.monitors[run.monitor])
                 self._store.start(run.id, datetime.now(UTC))
             except StoreError as error:
                 log.error("no run can be started", extra=fields(error=error))  # noqa: TRY400
@@ -94,16 +96,29 @@ class Runs:
             self._busy[run.monitor] = monitor
             self._served[run.monitor] = next(self._turn)
         self._hooks.stored()
+        if run.state == "done":  # labels say nothing new of a window that is judged again
+            monitor = monitor.model_copy(update={"labels": None})
         window = None if monitor.source.timestamp is None else run.window
-        return run, CheckRequest(name=run.monitor, monitor=monitor, state=config.state, window=window)
+        about = {"name": run.monitor, "monitor": monitor, "state": config.state}
+        return run, CheckRequest(**about, window=window, earlier=earlier)
 
     def _next(self, config: Config) -> Run | None:
+        """New windows come before those that are judged again."""
+        due = {name: run for name, (run, _) in self._store.waiting().items()}
         ready = [
             run
-            for name, (run, _) in self._store.waiting().items()
+            for name, run in {**self._store.reopened(), **due}.items()
             if name in config.monitors and config.monitors[name].enabled and name not in self._busy
         ]
         return min(ready, key=lambda run: self._served.get(run.monitor, -1), default=None)
+
+    def _earlier(self, run: Run, monitor: Monitor) -> tuple[Earlier, ...]:
+        """The windows that late rows may have reached since the window before this one was judged."""
+        lateness = monitor.window.lateness
+        if not lateness or run.state == "done":
+            return ()
+        found = self._store.earlier(run.monitor, run.window.end, lateness)
+        return tuple(Earlier(window=window, read_from=read_from) for window, read_from in found)
 
     @property
     def idle(self) -> bool:
@@ -146,7 +161,10 @@ class Runs:
         try:
             while True:
                 try:
-                    self._finish(run, monitor, result)
+                    if run.state == "done":
+                        self._revise(run, result)
+                    else:
+                        self._finish(run, monitor, result)
                 except StoreError as error:  # the disk is full, say: the result is kept until it is not
                     log.error("a result cannot be stored", extra=fields(monitor=run.monitor, error=error))  # noqa: TRY400
                     self._hooks.failed(error)
@@ -210,6 +228,22 @@ class Runs:
         self._hooks.finished()
         if report:
             self._hooks.report(run, monitor, result)
+
+    def _revise(self, run: Run, result: CheckResult) -> None:
+        """Keep what was found when a window was judged again; nobody is told, and no episode changes."""
+        store, before = self._store, self._store.result(run.id)
+        about = {"monitor": run.monitor, "run": run.id, "window": run.window}
+        if before is None or result.failure is not None or result.reference != before.reference:
+            why = "the reference is another one now" if result.failure is None else result.reason[:500]
+            log.warning("late rows cannot be judged; the result stays", extra=fields(**about, reason=why))
+            store.leave(run.id)
+        elif says_the_same(before, result):
+            store.revise(run.id, before.model_copy(update={"read_from": result.read_from}), changed=False)
+        else:
+            store.revise(run.id, revised(before, result), changed=True)
+            found = {"verdict": result.verdict.value, "rows": result.rows, "rows_before": before.rows}
+            log.info("window judged again with its late rows", extra=fields(**about, **found))
+        self._hooks.finished()
 
 
 def _for_lane(links: Links, transition: Transition) -> Links:

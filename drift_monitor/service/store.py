@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 FILE = "drift-monitor.sqlite3"
 FURTHEST = timedelta(hours=28)  # no retry waits longer (24 h and jitter): further ahead means a clock was set back
+MOST_EARLIER = 500  # windows that are looked at again with every new one
 RunState = Literal["due", "running", "done", "missed"]
 
 
@@ -110,8 +111,8 @@ class Store:
     nothing of that call was stored.
 
     Counters that the store keeps itself: runs_total, run_failures_total, runs_skipped_total and
-    rows_processed_total at `finish`; runs_missed_total at `enqueue`; webhook_requests_total,
-    webhook_request_failures_total and outbox_dead_letters_total with the outbox.
+    rows_processed_total at `finish`; windows_revised_total at `revise`; runs_missed_total at `enqueue`;
+    webhook_requests_total, webhook_request_failures_total and outbox_dead_letters_total with the outbox.
 
     A histogram is (bounds, counts, sum): the upper bounds without +Inf, and one count more than bounds, each of
     its own bucket alone (not cumulative).
@@ -197,13 +198,36 @@ class Store:
         with self._database.transaction("DEFERRED") as db:
             return {row[1]: (_run(row[:6]), row[6]) for row in db.run("waiting")}
 
+    def reopened(self) -> dict[str, Run]:
+        """By monitor: the oldest finished run whose window is to be judged again."""
+        with self._database.transaction("DEFERRED") as db:
+            return {row[1]: _run(row) for row in db.run("reopened")}
+
+    def earlier(self, monitor: str, before: datetime, lateness: timedelta) -> list[tuple[Window, str]]:
+        """Windows that late rows may have reached since the last was judged, and what they were made of.
+
+        Args:
+            monitor: its name.
+            before: they end earlier.
+            lateness: those that ended no longer than this before the last of them; 0 for that one alone.
+
+        Returns:
+            Newest first, `MOST_EARLIER` at most; those that were read directly are left out.
+        """
+        micros, stamp = lateness // _MICROSECOND, _stamp(before)
+        with self._database.transaction("DEFERRED") as db:
+            rows = db.run("earlier", monitor=monitor, before=stamp, lateness=micros, limit=MOST_EARLIER).fetchall()
+        return [(Window(start=_time(start), end=_time(end)), read_from) for start, end, read_from in rows]
+
     def start(self, run: int, now: datetime) -> None:
-        """Mark a due run as running and count the attempt.
+        """Mark a due run as running, or a reopened one as being judged again, and count the attempt.
 
         Raises:
-            StoreError: the run is not due.
+            StoreError: the run is neither.
         """
         with self._database.transaction() as db:
+            if db.run("start_again", run=run).rowcount:
+                return
             if not db.run("start", run=run, now=_stamp(now)).rowcount:
                 raise StoreError(f"run {run} cannot start: it is {_state_of(db, run)}, not due")
 
@@ -211,6 +235,7 @@ class Store:
         """Make a running run due again as if it had not been started."""
         with self._database.transaction() as db:
             db.run("give_back", run=run)
+            db.run("give_back_again", run=run)
 
     def recover(self, max_attempts: int = 3) -> list[Run]:
         """At start-up: runs that were running when the last process died become due again.
@@ -220,6 +245,7 @@ class Store:
         """
         with self._database.transaction() as db:
             db.run("requeue", max_attempts=max_attempts)
+            db.run("leave_poisonous", max_attempts=max_attempts)
             return [_run(row) for row in db.run("running")]
 
     def history(self, monitor: str, before: datetime, limit: int) -> list[Outcome]:
@@ -269,6 +295,8 @@ class Store:
                 _put_episode(db, episode, stamp)
             for receiver, message, body in bodies:
                 _put_message(db, receiver, message, body, stamp)
+            for window in result.reopened:
+                db.run("reopen", monitor=result.monitor, start=_stamp(window.start), end=_stamp(window.end))
             count_run(db, result, (run, stamp))
             for name, labels, by in counts:
                 count(db, name, labels, by, (run, stamp))
@@ -276,6 +304,24 @@ class Store:
                 observe(db, name, labels, value, (run, stamp))
             if retraining is not None:
                 put(db, retraining)
+
+    def revise(self, run: int, result: CheckResult, *, changed: bool) -> None:
+        """Put what a reopened run found in the place of its result; of a run that is none, nothing.
+
+        Args:
+            run: the ledger row.
+            result: what is to be kept.
+            changed: whether that is another result, which is counted (windows_revised_total).
+        """
+        with self._database.transaction() as db:
+            if db.run("revise", run=run, **_columns(result)).rowcount and changed:
+                count(db, "windows_revised_total", {"monitor": result.monitor})
+            self._parsed = {known: kept for known, kept in self._parsed.items() if known != run}
+
+    def leave(self, run: int) -> None:
+        """Judge a reopened run no more: its result stays."""
+        with self._database.transaction() as db:
+            db.run("leave", run=run)
 
     def fill(self, result: CheckResult, *, now: datetime, episodes: Sequence[Episode] = ()) -> bool:
         """Record a window of the past and the changed episodes: all or nothing. Nothing is sent, nothing counted.

@@ -138,7 +138,7 @@ def checked(data: Path, at: Window, **changed: Any) -> CheckResult:
 
 def same(one: CheckResult, other: CheckResult) -> None:
     """All that decides; histograms and the statistics that are only shown are left out of a backtest."""
-    shown: dict[str, Any] = {"seconds": {}, "versions": {}, "features": ()}
+    shown: dict[str, Any] = {"seconds": {}, "versions": {}, "read_from": None, "features": ()}
     assert one.model_copy(update=shown) == other.model_copy(update=shown)
     shown = {"histogram": None, "statistics": {}}
     assert [f.model_copy(update=shown) for f in one.features] == [

@@ -130,7 +130,9 @@ def test_a_quiet_day_is_ok_and_has_a_result_for_each_feature_and_segment(trainin
 def test_kept_buckets_and_text_files_give_the_same_result(training: Path, tmp_path: Path, *, kept: bool) -> None:
     drifting = shifted(QUIET, "DL", 6)
     expected = check(training, tmp_path / "live", drifting, window={"incremental": not kept})
-    assert check(training, tmp_path / "live", drifting, window={"incremental": kept}) == expected
+    other = check(training, tmp_path / "live", drifting, window={"incremental": kept})
+    told = {"read_from": None}
+    assert other.model_copy(update=told) == expected.model_copy(update=told)
     (tmp_path / "text").mkdir()
     pacsv.write_csv(drifting, tmp_path / "text" / "a.csv")
     settings = monitor(training, tmp_path / "text", window={"incremental": kept})

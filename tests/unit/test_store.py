@@ -698,7 +698,7 @@ def test_a_database_of_something_else_is_refused(state: Path) -> None:
 def test_a_newer_database_is_refused(filled: Path) -> None:
     with closing(sqlite3.connect(filled)) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreError, match="version 99, and this drift-monitor knows versions up to 3"):
+    with pytest.raises(StoreError, match="version 99, and this drift-monitor knows versions up to 4"):
         Store.open(filled.parent)
 
 
