@@ -41,7 +41,7 @@ from drift_monitor.service.projection import View, project
 from drift_monitor.service.refresh_manifest import read_manifest
 from drift_monitor.service.refreshing import rebuild, refresh
 from drift_monitor.service.store import Store
-from drift_monitor.sources import SOURCES
+from drift_monitor.sources import SOURCES, labelled
 from drift_monitor.sources.files import Files, FileSplit, open_files
 from drift_monitor.sources.labelled import Labelled, open_labelled
 
@@ -242,6 +242,72 @@ def test_more_ids_or_labels_than_fit_in_memory_are_refused(folder: Path) -> None
         LateLabels.gather(keys_of(ids[:1])[1], [(ids, times, pa.array([1, 2, 3]))], pa.int64(), most=2)
 
 
+def hours(*of: int | None) -> pa.Array:
+    return pa.array([None if h is None else h * 3_600_000_000 for h in of], pa.timestamp("us"))
+
+
+def test_a_row_whose_id_is_null_in_a_dictionary_has_no_label() -> None:
+    ids = pa.array([None, "a", None, "b"]).dictionary_encode()
+    assert keys_of(ids)[0].tolist() == [False, True, False, True]
+    labels = (pa.array(["a", "b"]), hours(1, 1), pa.array([7, 8]))
+    found = LateLabels.gather(np.unique(keys_of(ids.dictionary)[1]), [labels], pa.int64(), most=100)
+    assert found.of(ids, hours(0, 0, 0, 0), 3_600_000_000).to_pylist() == [None, 7, None, 8]
+
+
+def test_the_labels_of_all_batches_together_are_held_against_the_limit() -> None:
+    ids = pa.array(["a", "b"])
+    batches = [(ids, hours(n, n), pa.array([n, n])) for n in range(3)]
+    wanted = np.unique(keys_of(ids)[1])
+    assert len(LateLabels.gather(wanted, batches, pa.int64(), most=6).value) == 6
+    with pytest.raises(SchemaError, match="more than 5 labels belong"):
+        LateLabels.gather(wanted, batches, pa.int64(), most=5)
+
+
+def test_labels_of_ids_that_no_row_has_are_not_held() -> None:
+    ids = pa.array(["a", "b", "c", "d"])
+    batch = (ids, hours(1, 1, 1, 1), pa.array([1, 2, 3, 4]))
+    wanted = np.unique(keys_of(pa.array(["b", "d"]))[1])
+    found = LateLabels.gather(wanted, [batch], pa.int64(), most=2)
+    assert sorted(found.value.to_pylist()) == [2, 4]
+
+
+def test_a_label_of_which_nobody_knows_when_is_none_outside_the_horizon_either() -> None:
+    ids = pa.array(["a"])
+    known = hours(9)
+    of_nothing = pa.Array.from_buffers(known.type, 1, [pa.py_buffer(b"\0"), known.buffers()[1]])  # null over a 9
+    found = LateLabels.gather(keys_of(ids)[1], [(ids, of_nothing, pa.array([1]))], pa.int64(), most=100)
+    assert found.of(ids, hours(8), 2 * 3_600_000_000).to_pylist() == [None]
+    assert len(found.outside(ids, hours(0), 1)) == 0
+
+
+def test_the_ids_of_many_files_are_wanted_whether_they_are_counted_together_or_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelled, "_TOGETHER", 100)
+    live = pq.read_table(folder / "live" / "1.parquet")
+    for n in range(DAYS):
+        pq.write_table(live.slice(n * PER_DAY, PER_DAY), folder / "live" / f"{n}.parquet")
+    source = opened(folder)
+    window = Window(start=LIVE, end=LIVE + DAYS * DAY)
+    source.look_up(window)
+    found = {
+        row["id"]: row["late"]
+        for split in source.splits(window)
+        for batch in source.batches(split, ["id", "late"])
+        for row in batch.to_pylist()
+    }
+    truth = rows(LIVE, DAYS, seed=2)
+    assert found == dict(zip(truth["id"].to_pylist(), truth["late"].to_pylist(), strict=True))
+
+
+def test_a_column_of_labels_in_the_live_rows_is_not_looked_at(folder: Path) -> None:
+    live = pq.read_table(folder / "live" / "1.parquet")
+    pq.write_table(live.append_column("late", pa.array(["?"] * len(live))), folder / "live" / "1.parquet")
+    schema = opened(folder).columns(Window(start=LIVE, end=LIVE + DAY))
+    assert [field.type for field in schema if field.name == "late"] == [pa.bool_()]
+    assert performance(folder).labelled == 120
+
+
 # -- losses --------------------------------------------------------------------------------------------
 
 
@@ -269,6 +335,28 @@ def test_other_truths_have_a_mean_absolute_error_and_what_is_no_number_is_not_sc
     ((name, mean),) = losses.means(binary=losses.binary).items()
     assert (name, mean.value, mean.count) == ("mean_absolute_error", mean_absolute_error([3, 5], [1, 5]), 2)
     assert Mean().standard_error is None
+
+
+@pytest.mark.parametrize("other", [([0.5], [2.0]), ([-0.5], [1.0]), ([1.5], [0.0])])
+@pytest.mark.parametrize("last", [True, False])
+def test_one_truth_or_prediction_that_is_no_yes_or_no_makes_all_numbers(
+    other: tuple[list[float], list[float]], *, last: bool
+) -> None:
+    batches = [other, ([0.2, 0.9], [0.0, 1.0])]
+    losses = Losses(Decision())
+    for predictions, labels in batches[::-1] if last else batches:
+        losses.add(pa.array(predictions), pa.array(labels))
+    assert not losses.binary
+    assert losses.means(binary=True)["log_loss"].count == 2  # what fits
+    assert losses.means(binary=False)["mean_absolute_error"].count == 3
+
+
+def test_a_prediction_at_the_threshold_is_a_yes() -> None:
+    losses = Losses(Decision(0.3, false_negative=5, false_positive=1))
+    losses.add(pa.array([0.3, 0.3, 0.3]), pa.array([True, False, False]))
+    means = losses.means(binary=True)
+    assert means["error_rate"].value == pytest.approx(2 / 3)
+    assert means["cost"].value == pytest.approx(2 / 3)
 
 
 def test_a_certain_prediction_that_is_wrong_costs_much_and_not_everything() -> None:
@@ -374,6 +462,44 @@ def test_files_that_stay_are_read_once_and_a_late_file_is_noticed(
     assert len(measured) == 2
 
 
+def loss_of(table: pa.Table) -> Any:
+    return pytest.approx(log_loss(table["late"].to_numpy(), table["p"].to_numpy()), rel=1e-9)
+
+
+def test_the_losses_of_one_day_are_not_taken_for_those_of_another(folder: Path) -> None:
+    live = rows(LIVE, DAYS, seed=2)  # one file holds them all
+    for day in (3, 2, 3):
+        found = check(folder, LIVE + (day + 3) * DAY).performance
+        assert found is not None
+        assert found.window.start == LIVE + day * DAY
+        assert found.losses[0].value == loss_of(live.slice(day * PER_DAY, PER_DAY))
+
+
+def test_new_training_rows_are_scored_anew(folder: Path) -> None:
+    for seed in (1, 3):
+        trained = rows(START, TRAINED, seed)
+        pq.write_table(trained, folder / "training.parquet")
+        assert performance(folder).losses[0].reference == loss_of(trained)
+
+
+def test_rows_are_joined_anew_by_another_id(folder: Path) -> None:
+    path = folder / "live" / "1.parquet"
+    live = pq.read_table(path)
+    pq.write_table(live.append_column("other", pa.array([f"x{i}" for i in range(len(live))])), path)
+    window = Window(start=LIVE + 5 * DAY, end=LIVE + 6 * DAY)
+    version = check(folder).reference
+    assert version is not None
+    (built,) = folder.glob(f"state/**/{version.version}/manifest.json")
+    for column, labelled_rows in (("id", 120), ("other", 0)):
+        settings = raw(folder) | {"reference": str(built.parent)}
+        settings["columns"] |= {"id": column, "features": ["speed"]}
+        watched = Monitor.model_validate_json(json.dumps(settings))
+        request = CheckRequest(name="m", monitor=watched, state=folder / "state", window=window)
+        found = evaluate(request).performance
+        assert found is not None
+        assert found.labelled == labelled_rows
+
+
 def test_what_is_wrong_with_labels_costs_no_verdict(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     expected = check(folder)
@@ -468,9 +594,6 @@ def test_few_labels_are_not_looked_for_again_while_all_files_stay(
 
 
 def test_labels_outside_the_horizon_are_counted_by_row() -> None:
-    def hours(*of: int | None) -> pa.Array:
-        return pa.array([None if h is None else h * 3_600_000_000 for h in of], pa.timestamp("us"))
-
     ids = pa.array(["in", "late", "early", "both", "none", "no time", None])
     labels = pa.array(["in", "late", "late", "early", "both", "both", "no time"])
     known = hours(11, 13, 15, 9, 8, 14, 10)
@@ -480,6 +603,14 @@ def test_labels_outside_the_horizon_are_counted_by_row() -> None:
     assert [d / 3_600_000_000 for d in delays] == [3, -1, 4]
     empty = LateLabels.gather(wanted, [], pa.float64(), 100)
     assert len(empty.outside(ids, hours(*[10] * 7), 1)) == 0
+
+
+def test_a_label_at_an_end_of_the_horizon_is_not_outside() -> None:
+    ids, known = pa.array(["first", "last", "before", "past"]), hours(10, 12, 9, 13)
+    found = LateLabels.gather(np.sort(keys_of(ids)[1]), [(ids, known, pa.array([1] * 4))], pa.int64(), most=100)
+    begin, horizon = hours(10, 10, 10, 10), 2 * 3_600_000_000
+    assert found.of(ids, begin, horizon).to_pylist() == [1, 1, None, None]
+    assert [d / 3_600_000_000 for d in found.outside(ids, begin, horizon)] == [-1, 3]
 
 
 # -- retraining ----------------------------------------------------------------------------------------
