@@ -190,6 +190,23 @@ def test_a_value_that_does_not_fit_is_named(tmp_path, line, said):
     assert said in str(caught.value)
 
 
+def test_a_value_after_many_rows_is_named_by_its_own_line(tmp_path):
+    lines = [capture(0, part("1\n" * 9000)), capture(1, part("1")), capture(2, part("1_0"))]
+    with pytest.raises(SchemaError, match="line 3, column 'x': '1_0' is not a number"):
+        rows(source(tmp_path, lines, inputs=("x",), kinds={"x": "numeric"}))
+
+
+def test_a_fraction_in_a_column_of_whole_numbers_is_not_cut(tmp_path):
+    def of(value, **metadata):
+        return capture(0, part(json.dumps({"x": 1.5, "c": value}), "JSON", "application/json"), **metadata)
+
+    head = [of(1, note="." * (1 << 21))] * 2  # so long that the columns are told by these alone
+    kinds = {"c": "categorical"}
+    assert [row["c"] for row in rows(source(tmp_path, [*head, of(2)], kinds=kinds), names=["c"])] == [1, 1, 2]
+    with pytest.raises(SchemaError, match=r"line 3, column 'c': '?1\.5'? is not"):
+        rows(source(tmp_path, [*head, of(1.5)], kinds=kinds))
+
+
 def test_a_line_that_is_being_written_is_one_row_that_cannot_be_read(tmp_path):
     files = source(tmp_path, [GOOD])
     with Path(files.paths[0]).open("ab") as file:

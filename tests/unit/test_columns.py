@@ -68,6 +68,11 @@ def test_columns_are_named(stored: dict[str, pa.DataType], named: dict[str, pa.D
     assert set(found) - set(named) <= {f"e.{part}" for part in PARTS}
 
 
+def test_the_name_of_a_vector_is_no_column_so_a_field_may_have_it() -> None:
+    stored = pa.schema({"p.x": pa.list_(pa.int8()), "p": struct(x=pa.int8())})
+    assert Flat(stored).schema.names == [*(f"p.x.{part}" for part in PARTS), "p.x"]
+
+
 def test_two_fields_of_one_name_are_both_there() -> None:
     stored = pa.schema({"p": pa.struct({"a.b": pa.int8(), "a": struct(b=pa.int8())})})
     assert Flat(stored).schema.names == ["p.a.b", "p.a.b"]
@@ -178,6 +183,11 @@ def test_what_is_no_vector_is_null_and_its_length_says_why() -> None:
     assert found["length"].to_pylist() == ["2", None, "0", "2", "2", "2", str(LONGEST + 1)]
     assert str(found["norm"].to_pylist()) == "[5.0, None, None, None, nan, inf, None]"
     assert found["p3"].null_count == 4
+
+
+def test_the_longest_vector_has_a_norm() -> None:
+    found = vector_parts(pa.array([[2.0] * LONGEST]), ["norm"])
+    assert found["norm"].to_pylist() == [512.0]  # the root of 4 * 65,536
 
 
 # -- every type, from file to verdict ------------------------------------------------------------------------

@@ -124,6 +124,29 @@ def test_a_window_that_is_shorter_than_the_day_does_not_cover_it(log: Log) -> No
     assert day.rows().equals(sample_rows(log, day.window, ["x", "c"], 50, timestamp="at"))
 
 
+def test_the_last_day_has_its_first_instant_and_not_its_end(log: Log) -> None:
+    tick, midnight = timedelta(microseconds=1), END - timedelta(days=1)
+    times = [midnight - tick, midnight, END - tick, END]
+    batch = pa.record_batch([pa.array(times, SCHEMA.field("at").type), [1.0, 2.0, 3.0, 4.0], [*"abcd"]], SCHEMA)
+    day = day_of(log, 50)
+    day.begin()
+    for _batch in day.watch(iter([batch])):
+        pass
+    day.read_in(None, None)
+    assert sorted(day.rows()["x"].to_pylist()) == [2.0, 3.0]
+
+
+def test_what_is_read_anew_and_not_to_its_end_is_not_all(log: Log) -> None:
+    day = day_of(log, 50)
+    day.begin()
+    for _batch in day.watch(log.batches(WEEK, SCHEMA.names)):
+        pass
+    day.read_in(WEEK, None)
+    day.begin()
+    next(day.watch(log.batches(WEEK, SCHEMA.names)))
+    assert day.rows().equals(sample_rows(log, day.window, ["x", "c"], 50, timestamp="at"))
+
+
 def test_reading_that_begins_anew_forgets_what_it_saw(log: Log) -> None:
     day = day_of(log, 50)
     for _ in range(2):

@@ -95,6 +95,13 @@ def test_rows_are_counted_by_the_time_that_groups_share_with_a_window() -> None:
     assert rows_in(groups, None) == 207
 
 
+def test_a_group_of_one_instant_is_in_a_window_or_not() -> None:
+    base = round(LIVE.timestamp() * 1e6)
+    window = Window(start=LIVE, end=LIVE + HOUR)
+    for at, rows_there in ((base - 1, 0), (base, 100), (base + 3_600_000_000 - 1, 100), (base + 3_600_000_000, 0)):
+        assert rows_in([RowGroup(100, at, at)], window) == rows_there
+
+
 def test_a_sample_is_the_same_kept_and_directly_and_is_told(data: Path, read: Counter[str]) -> None:
     for hour in range(0, 25, 4):
         result = both(data, LIVE + DAY + hour * HOUR)

@@ -336,6 +336,45 @@ def test_more_features_than_there_is_room_for_are_refused(tmp_path: Path, monkey
         build(rows(5, seed=1), tmp_path, {"late": None})
 
 
+def counted(**rows_of: int) -> pa.Table:
+    """Rows of a categorical column, so many of each value."""
+    names = [name for name, count in rows_of.items() for _ in range(count)]
+    times = pa.array([START + DAY * (i / len(names)) for i in range(len(names))], pa.timestamp("us", "UTC"))
+    return pa.table({"time": times, "kind": names, "x": np.arange(len(names)) % 7 / 7})
+
+
+def test_a_segment_needs_a_thousand_rows_and_not_one_more(tmp_path: Path) -> None:
+    table = counted(a=1000, b=999, c=1001)
+    assert build(table, tmp_path, {"kind": None}).manifest.segments[0].rows == {"c": 1001, "a": 1000}
+    assert build(table, tmp_path, {"kind": ("a",)}).manifest.segments[0].rows == {"a": 1000}
+    with pytest.raises(BadReferenceError, match=r"kind = b has 999 training rows, 1,000 are needed"):
+        build(table, tmp_path, {"kind": ("b",)})
+
+
+def test_of_many_frequent_values_the_twenty_most_frequent_are_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAST_ROWS", 10)
+    built = build(counted(**{f"v{i:02d}": 10 + i for i in range(22)}), tmp_path, {"kind": None})
+    assert [*built.manifest.segments[0].rows] == [f"v{i:02d}" for i in range(21, 1, -1)]
+    (told,) = (w for w in built.manifest.warnings if w.startswith("segments of 'kind'"))
+    assert "'v01', 'v00' are left out: " in told
+
+
+def test_as_many_features_as_there_is_room_for_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_FEATURES", 2)
+    built = build(counted(a=1000, b=1000), tmp_path, {"kind": None})
+    assert [s.name for s in built.specs if s.segment] == ["x where kind = a", "x where kind = b"]
+
+
+def test_a_version_of_some_values_is_none_of_the_frequent_ones_or_of_others(tmp_path: Path) -> None:
+    manifest = build(counted(a=1000, b=1000), tmp_path, {"kind": ("a",)}).manifest
+    module.refuse_unbuilt({"kind": ("a",)}, manifest)
+    for asked in (None, ("b",), ("a", "b")):
+        with pytest.raises(BadReferenceError, match="was built without the segments of 'kind'"):
+            module.refuse_unbuilt({"kind": asked}, manifest)
+
+
 def test_a_change_of_segments_builds_the_reference_anew(training: Path, tmp_path: Path) -> None:
     one = check(training, tmp_path / "live", QUIET, segments=[{"carrier": ["UA", "DL"]}])
     two = check(training, tmp_path / "live", QUIET, segments=[{"carrier": ["UA", "DL"]}, "late"])
