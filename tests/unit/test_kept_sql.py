@@ -79,6 +79,13 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
     return to
 
 
+def opened(data: Path) -> SettledSql:
+    settings = json.loads((data / "source.json").read_text()) | {"timestamp": "time"}
+    source = open_sql(SqlSource.model_validate_json(json.dumps(settings)), {})
+    assert isinstance(source, SettledSql)
+    return source
+
+
 def test_a_row_that_is_final_is_read_once(data: Path, read: Counter[str]) -> None:
     for hour in range(0, 25, 4):
         assert both(data, LIVE + DAY + hour * HOUR).rows == N
@@ -141,6 +148,18 @@ def test_neighbouring_hours_are_one_statement(data: Path, monkeypatch: pytest.Mo
     assert asked == ["2024-03-15T00:00Z .. 2024-03-16T00:00Z", "2024-03-16T00:00Z .. 2024-03-16T02:00Z"]
 
 
+@pytest.mark.parametrize("insert", [duck], indirect=True)
+def test_hours_apart_are_statements_of_their_own(data: Path) -> None:
+    source = opened(data)
+    units = source.units(Window(start=LIVE, end=LIVE + 8 * HOUR), ["time"], HOUR)
+    wanted = [units[n] for n in (0, 1, 4, 5, 6, 7)]  # two hours are known
+    for most, runs in ((9, [(0, 2), (4, 8)]), (3, [(0, 2), (4, 7), (7, 8)])):
+        found = list(source.joined(wanted, most))
+        spans = [Window(start=LIVE + first * HOUR, end=LIVE + end * HOUR) for first, end in runs]
+        assert [split.window for split, _ in found] == spans
+        assert [unit for _, by_start in found for unit in by_start.values()] == wanted
+
+
 def test_rows_without_a_time_are_in_no_hour(data: Path, insert: Insert) -> None:
     insert(data, rows(LIVE + 3 * HOUR, 1, seed=7, broken=5))
     result = both(data, LIVE + DAY)
@@ -168,18 +187,41 @@ def test_times_that_the_database_does_not_understand_are_read_directly(
     assert "`lateness` needs times, and 'time' is string: cast it in a `query`" in caplog.text
 
 
-def test_a_password_is_no_part_of_what_is_known_of_a_table() -> None:
-    def identity(uri: str) -> bytes:
-        config = SqlSource(type="sql", uri="duckdb://x", table="log", timestamp="time", lateness=timedelta(0))
-        source = open_sql(config.model_copy(update={"uri": uri}), {})
-        assert isinstance(source, SettledSql)
-        source.__dict__["_stored"] = pa.schema([("time", pa.timestamp("us", "UTC"))])
-        (unit,) = source.units(Window(start=LIVE, end=LIVE + HOUR), ["time"], HOUR)
-        return unit.identity
+def identity(uri: str, **settings: Any) -> bytes:
+    config = SqlSource(type="sql", uri="duckdb://x", table="log", timestamp="time", lateness=timedelta(0))
+    source = open_sql(config.model_copy(update={"uri": uri} | settings), {})
+    assert isinstance(source, SettledSql)
+    source.__dict__["_stored"] = pa.schema([("time", pa.timestamp("us", "UTC"))])
+    (unit,) = source.units(Window(start=LIVE, end=LIVE + HOUR), ["time"], HOUR)
+    return unit.identity
 
+
+def test_a_password_is_no_part_of_what_is_known_of_a_table() -> None:
     first = identity("postgresql://me:one@db/log")
     assert identity("postgresql://me:two@db/log") == first
     assert identity("postgresql://me:one@db/other") != first
+
+
+def test_options_of_a_driver_tell_one_table_from_another() -> None:
+    def of(**options: str) -> bytes:
+        return identity("db/log", driver="sqlite", options=options)
+
+    assert of(role="one", schema="a") == of(schema="a", role="one")
+    assert len({of(schema="a"), of(schema="b"), of()}) == 3
+
+
+@pytest.mark.parametrize("insert", [duck], indirect=True)
+def test_a_column_that_has_changed_its_type_is_read_anew(data: Path) -> None:
+    def identities(*columns: str) -> list[bytes]:
+        units = opened(data).units(Window(start=LIVE, end=LIVE + 2 * HOUR), columns, HOUR)
+        return [unit.identity for unit in units]
+
+    before = identities("time", "speed"), identities("time", "carrier")
+    with closing(duckdb.connect(data / "log.duckdb")) as connection:
+        connection.execute("ALTER TABLE log ALTER speed TYPE DECIMAL(9, 3)")
+    after = identities("time", "speed"), identities("time", "carrier")
+    assert not {*before[0]} & {*after[0]}
+    assert before[1] == after[1]  # which do not read it
 
 
 def test_lateness_needs_times() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +25,11 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import DoubleType, LongType
 
+from drift_monitor.config.tables import DeltaSource, IcebergSource
+from drift_monitor.core.types import Window
 from drift_monitor.service import bucket_store
+from drift_monitor.sources.delta import open_delta
+from drift_monitor.sources.iceberg import open_iceberg
 
 END = LIVE + 2 * DAY
 N = 24 * PER_HOUR
@@ -117,6 +122,29 @@ def test_a_delta_table_that_was_made_anew_is_another(data: Path, lake: deltalake
     assert both(data, END).rows < N
 
 
+def test_a_file_of_delta_is_told_by_its_table_and_its_time(data: Path, lake: deltalake.DeltaTable) -> None:
+    def identities(path: Path) -> list[bytes]:
+        source = open_delta(DeltaSource(type="delta", path=str(path), timestamp="time"), {})
+        return [unit.identity for unit in source.units(Window(start=LIVE, end=END), ["speed"], HOUR)]
+
+    def altered(name: str, action: str, **values: Any) -> list[bytes]:
+        """Those of a copy, of which the log's newest commit of some kind says something else."""
+        shutil.copytree(data / "table", data / name)
+        paths = sorted((data / name / "_delta_log").glob("*.json"))
+        path = [path for path in paths if f'"{action}"' in path.read_text()][-1]
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        for record in records:
+            record.get(action, {}).update(values)
+        path.write_text("\n".join(map(json.dumps, records)))
+        return identities(data / name)
+
+    first = identities(data / "table")
+    assert len({*first}) == 2
+    assert altered("copied", "add") == first  # wherever it lies
+    assert not {*altered("another", "metaData", id="5f9a1c1e-0000-4000-8000-000000000000")} & {*first}
+    assert len({*altered("later", "add", modificationTime=1_700_000_000_000)} & {*first}) == 1
+
+
 def test_large_files_of_a_delta_table_are_cut_by_their_row_groups(
     data: Path, lake: deltalake.DeltaTable, read: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +207,26 @@ def test_whatever_becomes_of_an_iceberg_table(data: Path, berg: Any) -> None:
         update.add_field("late", IdentityTransform())
     berg.append(rows(LIVE + DAY, 24, seed=8))
     assert both(data, END).rows == 2 * N
+
+
+def test_an_iceberg_table_that_was_made_anew_over_files_of_the_same_names_is_another(data: Path) -> None:
+    properties = {"type": "sql", "uri": f"sqlite:///{data}/catalog.db", "warehouse": f"file://{data}/warehouse"}
+    config = IcebergSource(type="iceberg", catalog=properties, table="logs.rows", timestamp="time")
+    path, first = data / "hour.parquet", rows(LIVE, 1, seed=2)
+    moved = first.set_column(2, "speed", pc.negate(first["speed"]))
+    found, sizes = [], []
+    with closing(load_catalog("default", **properties)) as catalog:
+        catalog.create_namespace("logs")
+        for table in (first, moved):
+            pq.write_table(table, path, compression="none", use_dictionary=False)
+            catalog.create_table("logs.rows", schema=table.schema).add_files([f"file://{path}"])
+            for _ in range(2):
+                found += open_iceberg(config, {}).units(Window(start=LIVE, end=LIVE + HOUR), ["speed"], HOUR)
+            sizes.append(path.stat().st_size)
+            catalog.drop_table("logs.rows")
+    assert [unit.path for unit in found] == [f"file://{path}"] * 4
+    assert sizes[0] == sizes[1]
+    assert found[0].identity == found[1].identity != found[2].identity == found[3].identity
 
 
 def test_columns_of_an_iceberg_table_are_known_by_their_number(data: Path, berg: Any) -> None:
