@@ -80,6 +80,19 @@ def test_the_largest_z_is_that_of_all(features: list[list[tuple[int, int]]]) -> 
     assert largest_z(spans, p, q, m, n).tolist() == pytest.approx(spans.largest(every).tolist(), rel=1e-12)
 
 
+def test_a_part_may_be_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "CELLS", 10)
+    specs = [NumericSpec(f"x{k}", np.arange(float(k)), 0.0, 1.0, exact=True) for k in (1, 3, 2, 2, 1)]
+    assert [[spec.name for spec in part] for part in parts(specs)] == [["x1", "x3"], ["x2", "x2"], ["x1"]]
+
+
+def test_the_place_where_running_sums_reach_a_number_is_the_first() -> None:
+    spans = Spans(np.array([4, 3, 2]))
+    values = np.array([1, 2, 0, 3, 0, 5, 0, 4, 4])
+    for wanted, places in (([3, 5, 8], [1, 5, 8]), ([1, 1, 1], [0, 5, 7]), ([6, 4, 5], [3, 5, 8])):
+        assert spans.reached(values, np.array(wanted)).tolist() == places
+
+
 def test_parts_hold_so_many_cells_and_lose_no_feature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "CELLS", 20)
     specs = [NumericSpec(f"x{k}", np.arange(float(k)), 0.0, 1.0, exact=True) for k in (1, 3, 2, 30, 4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -17,6 +18,7 @@ from drift_monitor.core.fold import profile_buckets
 from drift_monitor.core.packed import Layout, Packed, pack, unpack
 from drift_monitor.core.products import PairSpec
 from drift_monitor.core.profile import CategoricalSpec, NumericSpec, Profile
+from drift_monitor.core.types import Segment
 
 REFERENCE = np.random.default_rng(1).normal(size=500)
 LAYOUT = Layout(
@@ -76,6 +78,28 @@ def test_a_layout_has_another_key_when_the_numbers_mean_something_else() -> None
     }
     assert len(keys) == 4
     assert Layout(LAYOUT.specs, LAYOUT.pairs).key == LAYOUT.key
+
+
+def test_the_segment_of_a_feature_is_in_the_key_whatever_its_name() -> None:
+    def key(column: str, value: str) -> str:
+        segment = Segment(column=column, value=value)
+        return Layout((replace(LAYOUT.specs[0], segment=segment, column="x"),)).key
+
+    whole = Layout(LAYOUT.specs[:1]).key
+    assert len({whole, key("c", "a"), key("c", "b"), key("d", "a")}) == 4
+    assert key("c", "a") == key("c", "a")
+
+
+def test_sums_are_of_what_lies_above_the_lower_edge_of_each_cell() -> None:
+    spec = LAYOUT.specs[0]
+    assert isinstance(spec, NumericSpec)
+    edges = spec.edges.tolist()
+    at_edges = pack(fold([(x, 0.0, "a") for x in edges]), LAYOUT)
+    assert not at_edges.sums.any()
+    value = edges[3] + 0.25 * (edges[4] - edges[3])
+    between = pack(fold([(value, 0.0, "a"), (value, 0.0, "a")]), LAYOUT)
+    assert between.counts[: LAYOUT.cells[1]].tolist() == [0] * 8 + [2] + [0] * (LAYOUT.cells[1] - 9)
+    assert between.sums[8] * spec.unit == pytest.approx(2 * (value - edges[3]), rel=1e-6)
 
 
 @given(st.data())

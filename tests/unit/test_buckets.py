@@ -15,17 +15,25 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import deltalake
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from kept_checks import DAY, HOUR, LIVE, PER_HOUR, START, both, check, count_rows, rows
 
+from drift_monitor.core.folding import Folding, meets
+from drift_monitor.core.packed import Layout, Packed
+from drift_monitor.core.profile import NumericSpec
 from drift_monitor.core.types import Outcome
 from drift_monitor.service import bucket_store, buckets
+
+MICROS = 3_600_000_000
+"""Of an hour."""
 
 
 @pytest.fixture
@@ -259,6 +267,66 @@ def test_rows_without_a_time_count_in_the_windows_that_they_lie_in(data: Path) -
         path.unlink()
     pq.write_table(table, data / "live" / "all.parquet", row_group_size=24 * PER_HOUR)
     assert both(data, LIVE + 2 * DAY).invalid_rows == 30
+
+
+def kept_hours(folder: Path, hours: int) -> tuple[bucket_store.BucketStore, buckets.Buckets, Any]:
+    """A database, its buckets, and a unit in it with a row in each of the hours since 1970."""
+    layout = Layout((NumericSpec.fit("x", np.arange(10.0)),))
+    store = bucket_store.BucketStore(folder / "m.db")
+    kept, unit = buckets.Buckets(store, layout, "", HOUR), SimpleNamespace(identity=b"unit")
+    times = pa.array(range(0, hours * MICROS, MICROS), pa.timestamp("us", "UTC"))
+    batch = pa.record_batch({"at": times, "x": np.arange(hours) % 10.0})
+    kept.keep(unit, Folding(layout, ("at", "x"), "at", None)([batch]))
+    return store, kept, unit
+
+
+def rows_of(window: tuple[dict[int, Packed], int] | None) -> dict[int, int]:
+    """How many rows each stretch has."""
+    assert window is not None
+    return {start: packed.rows for start, packed in window[0].items()}
+
+
+def test_parts_that_were_deleted_since_it_was_asked_make_no_window(tmp_path: Path) -> None:
+    day = 24 * MICROS
+    store, kept, unit = kept_hours(tmp_path, 10 * 24)
+    with closing(store):
+        for start in (0, 9 * day):
+            assert kept.unread([unit], start) == []
+            assert rows_of(kept.window([unit], [start], start + day)) == {start: 24}
+        kept.forget([unit], 9 * day, 10 * day)  # another process, whose window is much later
+        assert kept.window([unit], [0], day) is None
+        assert kept.unread([unit], 0) == [unit]
+        assert kept.unread([unit], 9 * day) == []
+        assert rows_of(kept.window([unit], [9 * day], 10 * day)) == {9 * day: 24}
+
+
+def test_of_the_inner_parts_of_windows_the_last_of_a_width_is_kept(tmp_path: Path) -> None:
+    store, kept, unit = kept_hours(tmp_path, 200)
+    with closing(store):
+        for hour in range(0, 100, 4):
+            found = kept.window([unit], [hour * MICROS], (hour + 100) * MICROS)
+            assert rows_of(found) == {hour * MICROS: 100}
+        inner = "SELECT count(*) FROM merged WHERE start % width GROUP BY width"
+        assert {count for (count,) in store.read(inner)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "met"),
+    [
+        (0, 5, False),
+        (0, 10, False),
+        (0, 11, True),
+        (10, 20, True),
+        (20, 30, True),
+        (21, 30, False),
+        (9, None, True),
+    ],
+)
+def test_rows_without_a_time_may_lie_in_the_stretches_of_their_neighbours(
+    start: int, end: int | None, *, met: bool
+) -> None:
+    assert meets((10, 20, 3), start, end) is met
+    assert meets((None, None, 3), start, end)  # nobody knows where
 
 
 def test_what_another_process_has_forgotten_is_read_directly(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

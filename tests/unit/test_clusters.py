@@ -8,8 +8,11 @@ import sys
 import zipfile
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +24,9 @@ from drift_monitor.config.clusters import SparkSource, place_of
 from drift_monitor.config.file import examine, parse
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DamagedError, ExecutorError, SchemaError, SourceError
-from drift_monitor.core.folding import Folded
+from drift_monitor.core.folding import Folded, Folding
+from drift_monitor.core.packed import Layout
+from drift_monitor.core.profile import NumericSpec
 from drift_monitor.executors.dask import functions
 
 FILE = Path("/etc/drift/c.yaml")
@@ -132,6 +137,34 @@ def test_folded_parts_of_another_format_are_refused() -> None:
     blob = Folded(()).to_bytes().replace(b'"format": 1', b'"format": 2')
     with pytest.raises(DamagedError, match="it has format 2, and this version reads 1"):
         Folded.from_bytes(blob)
+
+
+NUMBERS = Folding(Layout((NumericSpec.fit("x", np.arange(10.0)),)), ("at", "x"), "at", None)
+HOUR = 3_600_000_000
+
+
+def in_hours(*hours: int | None) -> pa.RecordBatch:
+    """A row in each of these hours since 1970, or without a time."""
+    times = pa.array([None if hour is None else hour * HOUR for hour in hours], pa.timestamp("us", "UTC"))
+    return pa.record_batch({"at": times, "x": np.arange(len(hours)) % 10.0})
+
+
+def test_folded_parts_are_merged_the_same_in_any_order_and_lose_no_row() -> None:
+    folded = [NUMBERS([in_hours(*hours)]) for hours in ((5, None, 6), (1, 5), (None,), (None, 5, 6, None))]
+    merged = NUMBERS.merged(folded)
+    assert [start // HOUR for start, _ in merged.parts] == [1, 5, 6]
+    assert [profile.rows for profile in NUMBERS.unpacked(merged).values()] == [1, 3, 2]
+    assert merged.lost == ((None, None, 1), (5 * HOUR, 6 * HOUR, 3))
+    for order in permutations(folded):
+        assert NUMBERS.merged(order).to_bytes() == merged.to_bytes()
+
+
+@pytest.mark.parametrize(("limit", "scattered"), [(2, True), (3, False), (None, False)])
+def test_a_part_may_be_spread_over_so_many_buckets(limit: int | None, *, scattered: bool) -> None:
+    folded = replace(NUMBERS, limit=limit)([in_hours(1, 2, 2), in_hours(2, 4)])
+    assert folded.scattered is scattered
+    assert [start // HOUR for start, _ in folded.parts] == ([] if scattered else [1, 2, 4])
+    assert NUMBERS.merged([folded, NUMBERS([in_hours(1)])]).scattered is scattered
 
 
 def failing(error: Exception) -> Folded:
