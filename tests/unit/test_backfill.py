@@ -106,10 +106,10 @@ def found(verdict: Outcome, at: Window) -> CheckResult:
 
 
 @pytest.fixture
-def fill(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def fill(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backfill]:
     """Fill days of the log with verdicts of the test's."""
 
-    def filled(verdicts: str, first: int = 1) -> None:
+    def filled(verdicts: str, first: int = 1) -> Backfill:
         monkeypatch.setattr(module, "known_of", lambda *_, **__: None)
         monkeypatch.setattr(
             module,
@@ -118,7 +118,9 @@ def fill(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callabl
         )
         monitor = load(folder / "drift-monitor.yaml").monitors["m"]
         span = window(first).start, window(first + len(verdicts) - 1).end
-        Backfill("m", monitor, folder / "state", store.judged_ends("m"), span).fill(store)
+        work = Backfill("m", monitor, folder / "state", store.judged_ends("m"), span)
+        work.fill(store)
+        return work
 
     return filled
 
@@ -189,6 +191,19 @@ def test_a_log_that_ended_is_told_with_the_time_to_end_at(
         said = capsys.readouterr().out
         assert ("the last 5 windows have no data" in said) is hint
         assert (f"`--to {LIVE + (DAYS + 4) * DAY:%Y-%m-%dT%H:%MZ}` fills until its end" in said) is hint
+
+
+def test_only_days_without_data_at_the_end_are_those_of_a_log_that_ended(fill: Callable[..., Backfill]) -> None:
+    assert fill("NON").silent == [window(3)]
+    assert fill("NNO", first=4).silent == []
+
+
+def test_live_rows_begin_after_the_training_rows_and_not_with_the_hour_in_which_these_end(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pq.write_table(rows(START + timedelta(minutes=20), TRAINED), folder / "training.parquet")  # to 0:10 of a day
+    assert backfill(folder, "--dry-run") == 0
+    assert "5 windows to fill, 2024-03-12T00:00Z to 2024-03-17T00:00Z" in capsys.readouterr().out
 
 
 def test_kill_9_keeps_what_was_filled_and_a_second_call_goes_on(folder: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -292,6 +293,53 @@ def test_only_so_many_bytes_of_versions_are_kept(
     opened = [open_reference(folder, built.manifest.version, thorough=False) for folder in folders]
     again = [open_reference(folder, built.manifest.version, thorough=False) for folder in reversed(folders)]
     assert [a is b for a, b in zip(reversed(opened), again, strict=True)] == [True, True, False]
+
+
+def test_the_versions_that_are_kept_are_those_that_were_asked_for_last(
+    built: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version, "SETTLED", -10_000_000_000)
+    monkeypatch.setattr(version, "MEMORY", 2 * built.memory)
+    for name in "abc":
+        shutil.copytree(built.folder, tmp_path / name / built.folder.name)
+    a, b, again, c = (
+        open_reference(tmp_path / name, built.manifest.version, thorough=False) for name in ("a", "b", "a", "c")
+    )
+    assert again is a
+    assert open_reference(tmp_path / "a", built.manifest.version, thorough=False) is a
+    assert open_reference(tmp_path / "c", built.manifest.version, thorough=False) is c
+    assert open_reference(tmp_path / "b", built.manifest.version, thorough=False) is not b
+
+
+def test_one_version_is_kept_however_large_it_is(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "SETTLED", -10_000_000_000)
+    monkeypatch.setattr(version, "MEMORY", 0)
+    first = open_reference(copied, thorough=False)
+    assert open_reference(copied, thorough=False) is first
+
+
+def test_a_file_that_was_replaced_is_noticed_whatever_its_size_and_time(
+    copied: Path, built: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version, "SETTLED", -10_000_000_000)
+    open_reference(copied, thorough=False)
+    path = copied / built.manifest.version / "cells.parquet"
+    content, before = path.read_bytes(), path.stat()
+    path.with_suffix(".new").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    path.with_suffix(".new").replace(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(BadReferenceError, match=r"cells\.parquet is damaged"):
+        open_reference(copied, thorough=False)
+
+
+def test_a_manifest_that_was_changed_is_noticed_of_an_opened_version(
+    copied: Path, built: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version, "SETTLED", -10_000_000_000)
+    open_reference(copied, thorough=False)
+    edit(rows=7)(copied / built.manifest.version / "manifest.json")
+    with pytest.raises(BadReferenceError, match=r"manifest\.json was changed after it was written"):
+        open_reference(copied, thorough=False)
 
 
 def edit(**changes: Any) -> Callable[[Path], None]:
