@@ -310,6 +310,18 @@ def test_of_the_inner_parts_of_windows_the_last_of_a_width_is_kept(tmp_path: Pat
         assert {count for (count,) in store.read(inner)} == {1}
 
 
+def test_windows_of_any_length_have_their_rows_once(tmp_path: Path) -> None:
+    store, kept, unit = kept_hours(tmp_path, 150)
+    with closing(store):
+        for start, hours in ((10, 40), (7, 41), (15, 33), (0, 150), (3, 77), (23, 121), (40, 100), (149, 1)):
+            middle = start + hours // 3
+            found = kept.window([unit], [start * MICROS, middle * MICROS], (start + hours) * MICROS)
+            wanted = {start * MICROS: hours // 3, middle * MICROS: hours - hours // 3}
+            assert rows_of(found) == {at: rows for at, rows in wanted.items() if rows}
+            whole = kept.window([unit], [start * MICROS], (start + hours) * MICROS)
+            assert rows_of(whole) == {start * MICROS: hours}
+
+
 @pytest.mark.parametrize(
     ("start", "end", "met"),
     [
