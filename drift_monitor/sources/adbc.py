@@ -18,9 +18,12 @@ from drift_monitor.sources.table_rows import Bounds, days
 
 _DEADLINE: Final = "connect_timeout=10"
 """In which PostgreSQL has to answer, where the uri does not say; else a silent firewall holds a check up."""
-_SESSION: Final = (
-    "SELECT set_config('default_transaction_read_only', 'on', false), set_config('TimeZone', 'UTC', false)"
-)
+_SETTINGS: Final = {
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "repeatable read",  # all statements of a connection see the same rows
+    "TimeZone": "UTC",
+}
+_SESSION: Final = "SELECT " + ", ".join(f"set_config('{name}', '{to}', false)" for name, to in _SETTINGS.items())
 _KIND: Final = b"kind"
 _NUMBER, _TEXT = {_KIND: b"number"}, {_KIND: b"text"}
 

@@ -37,6 +37,7 @@ from drift_monitor.core.packed import Layout
 from drift_monitor.core.profile import CategoricalSpec, NumericSpec, Spec
 from drift_monitor.core.types import Kind, Window
 from drift_monitor.sources import SOURCES, Source
+from drift_monitor.sources.adbc import open_postgres
 from drift_monitor.sources.parquet_files import BATCH_ROWS
 
 START = datetime(2024, 3, 30, tzinfo=UTC)
@@ -383,6 +384,20 @@ def test_a_database_that_counts_finds_the_bits_of_reading_its_rows(
         assert lost_rows(found.lost) == lost_rows(wanted.lost) == 0
         with pytest.raises(SourceError, match="its rows do not leave it"):
             counted.batches(counted.splits(span)[0], columns)
+
+
+@pytest.mark.server
+def test_all_statements_of_a_connection_to_postgresql_see_the_same_rows(server: int) -> None:
+    count = "SELECT count(*) AS n, sum(x) AS s FROM seen_once"
+    with closing(adbc_driver_postgresql.dbapi.connect(postgres_server.uri(server), autocommit=True)) as writer:
+        with closing(writer.cursor()) as cursor, open_postgres(postgres_server.uri(server))() as reader:
+            cursor.execute("CREATE TABLE seen_once AS SELECT generate_series(1, 10)::bigint AS x")
+            first = [batch.to_pydict() for batch in reader.run(count)]
+            cursor.execute("INSERT INTO seen_once VALUES (11)")
+            cursor.execute("UPDATE seen_once SET x = 100 WHERE x = 1")
+            assert [batch.to_pydict() for batch in reader.run(count)] == first
+        with open_postgres(postgres_server.uri(server))() as reader:
+            assert next(reader.run("SELECT count(*) AS n FROM seen_once"))["n"].to_pylist() == [11]
 
 
 def test_clocks_without_a_zone_are_read_in_the_sources(settings: dict[str, Any]) -> None:
