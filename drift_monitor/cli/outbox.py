@@ -165,12 +165,12 @@ class _Direct:
         self._store = store
 
     def rows(self, state: str | None) -> list[dict[str, Any]]:
-        return [_row(d) for d in self._store.deliveries(state, limit=MOST_ROWS)]
+        return [_row(d) for d in self._store.outbox.deliveries(state, limit=MOST_ROWS)]
 
     def act(self, verb: Literal["retry", "drop"], delivery: int) -> bool:
         if verb == "retry":
-            return bool(self._store.replay(delivery, datetime.now(UTC)))
-        return bool(self._store.drop(delivery))
+            return bool(self._store.outbox.replay(delivery, datetime.now(UTC)))
+        return bool(self._store.outbox.drop(delivery))
 
 
 def _row(delivery: Any) -> dict[str, Any]:

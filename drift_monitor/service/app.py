@@ -112,14 +112,14 @@ class App:
 
     def retry(self, delivery: int) -> bool:
         """Send a message again now; False when there is none such."""
-        found = self.store.replay(delivery, wall_clock())
+        found = self.store.outbox.replay(delivery, wall_clock())
         if found:
             self._outbox.kick()
         return found
 
     def drop(self, delivery: int) -> bool:
         """Delete a message; False when there is none such."""
-        return self.store.drop(delivery)
+        return self.store.outbox.drop(delivery)
 
     def move(self, name: str, event: Event, **news: object) -> Retraining:
         """Apply an event to a retraining."""
@@ -252,7 +252,7 @@ class App:
         systemd.notify("READY=1")
 
     def _build(self, config: Config) -> None:
-        self._outbox = Outbox(self.store, config.receivers, wall_clock, send, is_repeatable=is_repeatable)
+        self._outbox = Outbox(self.store.outbox, config.receivers, wall_clock, send, is_repeatable=is_repeatable)
         self._runs = Runs(
             self.store,
             lambda: self.config,

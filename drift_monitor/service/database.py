@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Self
@@ -18,6 +19,8 @@ from drift_monitor.service.lock import explain_os_error
 
 # script n brings a database from version n to n + 1
 MIGRATIONS = ("schema.sql", "schema2.sql", "schema3.sql", "schema4.sql")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 APPLICATION_ID = 0x44724D6F  # marks the file as ours: "DrMo"
 _NAMED = re.compile(r"^-- name: (\w+)\n-- (.+)\n((?:(?!-- name: ).*\n?)+)", re.MULTILINE)
 _ADVICE = {
@@ -218,3 +221,13 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> str | None:
         return _corrupt(path, str(error))
     advice = _ADVICE.get(code)
     return advice and f"{path}: {advice} ({error})"
+
+
+def stamp_of(when: datetime) -> int:
+    """A time as the database has it: microseconds since 1970-01-01 UTC."""
+    return (when - _EPOCH) // _MICROSECOND
+
+
+def time_of(stamp: int) -> datetime:
+    """The inverse of `stamp_of`."""
+    return _EPOCH + stamp * _MICROSECOND

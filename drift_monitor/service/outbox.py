@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from drift_monitor.config.receivers import Receiver
 from drift_monitor.core.errors import DeliveryError, StoreError
 from drift_monitor.core.policy import format_duration
-from drift_monitor.service.store import Delivery, Store
+from drift_monitor.service.deliveries import Deliveries, Delivery
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Outbox:
     """One thread a receiver, so that a slow one delays no other.
 
     Args:
-        store: where the messages are.
+        deliveries: where the messages are.
         receivers: by name.
         clock: the wall clock (never a replayed one): attempts are signed and planned with it.
         send: delivers one event or raises DeliveryError (`drift_monitor.receivers.send`).
@@ -74,7 +74,7 @@ class Outbox:
 
     def __init__(
         self,
-        store: Store,
+        deliveries: Deliveries,
         receivers: Mapping[str, Receiver],
         clock: Callable[[], datetime],
         send: Send,
@@ -87,7 +87,7 @@ class Outbox:
             raise ValueError(
                 f"a wait between attempts must be 0 to 24 hours, got {[str(wait) for wait in retries]}"
             )
-        self._store = store
+        self._deliveries = deliveries
         self._receivers = dict(receivers)
         self._clock = clock
         self._send = send
@@ -104,7 +104,7 @@ class Outbox:
         Raises:
             StoreError: the store cannot be used.
         """
-        if lost := self._store.bury_begun(f"the daemon died while it was sent: {_LOOK_THERE}"):
+        if lost := self._deliveries.bury_begun(f"the daemon died while it was sent: {_LOOK_THERE}"):
             log.error("%d messages may or may not have arrived: `drift-monitor outbox list --state dead`", lost)
         with self._guard:
             self._start_lanes()
@@ -150,7 +150,7 @@ class Outbox:
             if receiver is None:
                 return
             try:
-                delivery = self._store.next_delivery([lane.name], self._clock())
+                delivery = self._deliveries.next_delivery([lane.name], self._clock())
                 pause = 0.0 if delivery else self._pause(lane.name)
             except StoreError as error:
                 log.error("receiver %s: the outbox cannot be read: %s", lane.name, error)  # noqa: TRY400
@@ -169,7 +169,7 @@ class Outbox:
         return receiver
 
     def _pause(self, name: str) -> float:
-        due = self._store.next_attempt_at([name])
+        due = self._deliveries.next_attempt_at([name])
         if due is None:
             return _LOOK
         return min(max((due - self._clock()).total_seconds(), 0.01), _LOOK)
@@ -180,7 +180,7 @@ class Outbox:
         began = time.monotonic()
         try:
             if not repeatable:
-                self._store.begin_attempt(delivery.id, self._clock())
+                self._deliveries.begin_attempt(delivery.id, self._clock())
             outcome = self._send(receiver, delivery.event_id, delivery.body, self._clock())
         except DeliveryError as error:
             outcome = error
@@ -208,7 +208,7 @@ class Outbox:
     def _settle(self, delivery: Delivery, outcome: object, seconds: float) -> None:
         now = self._clock()
         if not isinstance(outcome, DeliveryError):
-            self._store.delivered(delivery.id, now, seconds)
+            self._deliveries.delivered(delivery.id, now, seconds)
             said = outcome or "delivered"
             log.info("receiver %s: %s %s: %s", delivery.receiver, delivery.type, delivery.event_id, said)
             return
@@ -216,16 +216,16 @@ class Outbox:
         wait = wait_after(delivery.attempts + 1, self._retries, failure.retry_after, self._rng)
         if failure.reason == "gone":
             error = f"{failure}; it is disabled until `drift-monitor outbox retry`"
-            self._store.bury(delivery.id, error, failure.reason, seconds, disable_at=now)
+            self._deliveries.bury(delivery.id, error, failure.reason, seconds, disable_at=now)
             log.error("receiver %s: %s", delivery.receiver, error)
         elif failure.uncertain:
-            self._store.bury(delivery.id, f"{failure}; {_LOOK_THERE}", failure.reason, seconds)
+            self._deliveries.bury(delivery.id, f"{failure}; {_LOOK_THERE}", failure.reason, seconds)
             log.error("receiver %s: %s may or may not have arrived", delivery.receiver, delivery.event_id)
         elif wait is None:
-            self._store.bury(delivery.id, str(failure), failure.reason, seconds)
+            self._deliveries.bury(delivery.id, str(failure), failure.reason, seconds)
             log.error("receiver %s: gave up on %s: %s", delivery.receiver, delivery.event_id, failure)
         else:
-            self._store.retry_at(delivery.id, now + wait, str(failure), failure.reason, seconds)
+            self._deliveries.retry_at(delivery.id, now + wait, str(failure), failure.reason, seconds)
             pause = format_duration(timedelta(seconds=round(wait.total_seconds())))
             log.warning("receiver %s: %s; trying again in %s", delivery.receiver, failure, pause)
 

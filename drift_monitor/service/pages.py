@@ -15,7 +15,7 @@ from drift_monitor.core.policy import format_duration
 from drift_monitor.core.retraining import Retraining
 from drift_monitor.core.types import CheckResult, Episode, Histogram
 from drift_monitor.service.basis import LABELS
-from drift_monitor.service.store import Snapshot
+from drift_monitor.service.snapshot import Snapshot
 
 _FOLDER = Path(__file__).parent / "web"
 _MOST_FEATURES = 200

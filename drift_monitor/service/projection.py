@@ -24,7 +24,7 @@ from drift_monitor.service.messages import model_now
 from drift_monitor.service.metrics import KNOWN_LABELS, METRICS
 from drift_monitor.service.revision import revision
 from drift_monitor.service.scheduler import EPOCH, fires_after
-from drift_monitor.service.store import Snapshot
+from drift_monitor.service.snapshot import Snapshot
 
 _T = TypeVar("_T")
 

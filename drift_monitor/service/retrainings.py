@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ from drift_monitor.core.retraining import (
 )
 from drift_monitor.core.types import Episode, Message, Outcome
 from drift_monitor.service.counters import count
-from drift_monitor.service.database import Database
+from drift_monitor.service.database import Database, stamp_of
 from drift_monitor.service.logs import fields
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 Say = Callable[[Retraining], Sequence[tuple[str, Message]]]
 PutMessage = Callable[[Database, str, Message, bytes, int], None]
 PutEpisode = Callable[[Database, Episode, int], None]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Retrainings:
@@ -149,9 +148,9 @@ class Retrainings:
             self._write(db, after, say, entered=True)
             for (body,) in db.run("open_drift", monitor=after.monitor).fetchall():
                 ended, messages = close(Episode.model_validate_json(body))
-                self._put_episode(db, ended, _stamp(now))
+                self._put_episode(db, ended, stamp_of(now))
                 for receiver, message in messages:
-                    self._put_message(db, receiver, message, render(message), _stamp(now))
+                    self._put_message(db, receiver, message, render(message), stamp_of(now))
         _log(after)
         return after
 
@@ -189,7 +188,7 @@ class Retrainings:
         return "the data of the newest window is broken" if newest == (Outcome.BROKEN.value,) else ""
 
     def _write(self, db: Database, after: Retraining, say: Say, *, entered: bool) -> None:
-        changed = _stamp(after.changed)
+        changed = stamp_of(after.changed)
         body = after.model_dump_json()
         db.run("move_retraining", id=after.id, state=after.state.value, changed=changed, body=body)
         if entered:
@@ -200,7 +199,7 @@ class Retrainings:
 
 def put(db: Database, retraining: Retraining) -> bool:
     """Enter a new retraining inside a transaction, or one that was withheld and is prepared anew."""
-    changed = _stamp(retraining.changed)
+    changed = stamp_of(retraining.changed)
     body = retraining.model_dump_json()
     known = db.run("retraining", id=retraining.id).fetchone()
     busy = db.run("busy_retraining", monitor=retraining.monitor, id=retraining.id).fetchone()
@@ -213,7 +212,7 @@ def put(db: Database, retraining: Retraining) -> bool:
             monitor=retraining.monitor,
             episode=retraining.episode,
             state=retraining.state.value,
-            created=_stamp(retraining.created),
+            created=stamp_of(retraining.created),
             changed=changed,
             body=body,
         ).rowcount
@@ -241,7 +240,3 @@ def _log(after: Retraining) -> None:
         after.state.value,
         extra=fields(monitor=after.monitor, retraining=after.id, note=after.note or None),
     )
-
-
-def _stamp(when: datetime) -> int:
-    return (when - _EPOCH) // timedelta(microseconds=1)

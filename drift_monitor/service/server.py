@@ -248,7 +248,7 @@ class Application:
         match = re.fullmatch(r"(?:state=(pending|delivered|dead))?", request.query)
         if match is None:
             return say("the query may be state=pending, state=delivered or state=dead", HTTPStatus.BAD_REQUEST)
-        deliveries = self._daemon.store.deliveries(match[1], _MOST_ROWS)
+        deliveries = self._daemon.store.outbox.deliveries(match[1], _MOST_ROWS)
         return as_json({"deliveries": [d.model_dump(mode="json", exclude={"body"}) for d in deliveries]})
 
     def _act(self, _request: Request, delivery: str, verb: str) -> Response:

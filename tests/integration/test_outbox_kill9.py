@@ -50,7 +50,7 @@ receivers = {
 }
 store = Store.open(state)
 assert store.recover(max_attempts=10**6) == []
-outbox = Outbox(store, receivers, wall_clock, send, retries=(timedelta(milliseconds=20),) * 9)
+outbox = Outbox(store.outbox, receivers, wall_clock, send, retries=(timedelta(milliseconds=20),) * 9)
 outbox.start()
 print("ready", flush=True)
 
@@ -75,7 +75,7 @@ while True:
     newest = store.newest_window("m")
     start = newest.end if newest else T0
     store.enqueue("m", [Window(start=start, end=start + HOUR)])
-while store.deliveries("pending"):
+while store.outbox.deliveries("pending"):
     time.sleep(0.01)
 assert outbox.stop(timedelta(seconds=60))
 store.close()
@@ -160,7 +160,7 @@ def test_no_message_is_lost_and_no_event_told_under_two_ids(tmp_path: Path, inbo
         shutil.copytree(state, copy)
         store = Store.open(copy)  # checks the database
         done = {(result.window.start - T0) // HOUR for _, result in store.results("m", 10**6)}
-        assert len(store.deliveries(limit=10**6)) == len(RECEIVERS) * len(done)
+        assert len(store.outbox.deliveries(limit=10**6)) == len(RECEIVERS) * len(done)
         store.close()
         shutil.rmtree(copy)
         assert promised <= done
@@ -171,7 +171,7 @@ def test_no_message_is_lost_and_no_event_told_under_two_ids(tmp_path: Path, inbo
         assert process.wait() == 0
 
     store = Store.open(state)
-    rows = store.deliveries(limit=10**6)
+    rows = store.outbox.deliveries(limit=10**6)
     windows = {json.loads(row.body)["data"]["window"] for row in rows}
     assert {row.state for row in rows} == {"delivered"}
     assert promised <= windows

@@ -176,8 +176,8 @@ def seed(state):
                     for phase in ("source", "judge")
                 ],
             )
-        taken = store.next_delivery(["archive"], now)
-        store.delivered(taken.id, now, 0.2)
+        taken = store.outbox.next_delivery(["archive"], now)
+        store.outbox.delivered(taken.id, now, 0.2)
         proposed = propose(
             opened["drifted", "drift"],
             judged("drifted", days[-1], Outcome.DRIFT, score=0.5),

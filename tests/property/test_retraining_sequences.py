@@ -230,12 +230,12 @@ class Loop(RuleBasedStateMachine):
     @rule(taken=st.booleans())
     def deliver(self, taken: bool) -> None:
         with self.mortal():
-            found = self.store.next_delivery(["pipeline"], datetime.now(UTC))
+            found = self.store.outbox.next_delivery(["pipeline"], datetime.now(UTC))
             if found is not None and taken:
                 self.asked.add(json.loads(found.body)["data"]["retraining"]["id"])
-                self.store.delivered(found.id, datetime.now(UTC), 0.1)
+                self.store.outbox.delivered(found.id, datetime.now(UTC), 0.1)
             elif found is not None:
-                self.store.bury(found.id, "no such pipeline", "status_4xx", 0.1)
+                self.store.outbox.bury(found.id, "no such pipeline", "status_4xx", 0.1)
 
     @rule(approve=st.booleans(), which=st.integers(0, 3))
     def decide(self, approve: bool, which: int) -> None:
@@ -291,7 +291,7 @@ class Loop(RuleBasedStateMachine):
 
     def requests(self) -> list[str]:
         """The retrainings that a pipeline was asked for, by the messages to it."""
-        rows = [d for d in self.store.deliveries() if d.receiver == "pipeline" and d.type == REQUESTED]
+        rows = [d for d in self.store.outbox.deliveries() if d.receiver == "pipeline" and d.type == REQUESTED]
         return [json.loads(row.body)["data"]["retraining"]["id"] for row in rows]
 
     def watch(self) -> None:

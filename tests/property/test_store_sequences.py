@@ -187,7 +187,9 @@ class Sequences(RuleBasedStateMachine):
         self.model.counters["rows_processed_total"] += 7
         self.model.counters["runs_skipped_total"] += verdict in {Outcome.NO_DATA, Outcome.CANNOT_JUDGE}
         known = {(row.receiver, row.event) for row in self.model.rows.values()}
-        stored = {(delivery.receiver, delivery.event_id): delivery.id for delivery in self.store.deliveries()}
+        stored = {
+            (delivery.receiver, delivery.event_id): delivery.id for delivery in self.store.outbox.deliveries()
+        }
         for name, n, group in events:
             key = (name, f"e{n}")
             if key in known:
@@ -209,7 +211,7 @@ class Sequences(RuleBasedStateMachine):
     def attempt(self, receiver: str, fate: str, later: int) -> None:
         """What the outbox does with the next delivery, at a time that jumps about."""
         now = NOW + timedelta(hours=later)
-        delivery = self.store.next_delivery([receiver], now)
+        delivery = self.store.outbox.next_delivery([receiver], now)
         ready = {
             number: row
             for number, row in self.model.heads(receiver).items()
@@ -223,18 +225,18 @@ class Sequences(RuleBasedStateMachine):
         assert (delivery.receiver, delivery.event_id, delivery.group) == (row.receiver, row.event, row.group)
         self.model.counters["webhook_requests_total"] += 1
         if fate == "delivered":
-            self.store.delivered(delivery.id, now, 0.1)
+            self.store.outbox.delivered(delivery.id, now, 0.1)
             row.state, row.next_attempt = "delivered", None
         else:
             self.model.counters["webhook_request_failures_total"] += 1
         if fate == "retry":
             row.next_attempt = now + timedelta(hours=5)
-            self.store.retry_at(delivery.id, row.next_attempt, "no", "timeout", 0.1)
+            self.store.outbox.retry_at(delivery.id, row.next_attempt, "no", "timeout", 0.1)
         elif fate == "bury":
-            self.store.bury(delivery.id, "no", "timeout", 0.1)
+            self.store.outbox.bury(delivery.id, "no", "timeout", 0.1)
             self.kill(row)
         elif fate == "gone":
-            self.store.bury(delivery.id, "no", "gone", 0.1, disable_at=now)
+            self.store.outbox.bury(delivery.id, "no", "gone", 0.1, disable_at=now)
             self.model.disabled.add(receiver)
             for other in self.model.rows.values():
                 if other.receiver == receiver and other.state == "pending":
@@ -249,12 +251,12 @@ class Sequences(RuleBasedStateMachine):
         row = self.model.rows[number]
         waiting = row.state != "delivered"
         if replay:
-            assert self.store.replay(number, NOW) == waiting
+            assert self.store.outbox.replay(number, NOW) == waiting
             if waiting:
                 row.state, row.attempts, row.next_attempt = "pending", 0, NOW
                 self.model.disabled.discard(row.receiver)
         else:
-            assert self.store.drop(number) == waiting
+            assert self.store.outbox.drop(number) == waiting
             if waiting:
                 del self.model.rows[number]
 
@@ -278,7 +280,7 @@ class Sequences(RuleBasedStateMachine):
     def the_outbox_is_as_the_model_says(self) -> None:
         stored = {
             d.id: Row(d.receiver, d.event_id, d.group, d.state, d.attempts, d.next_attempt)
-            for d in self.store.deliveries()
+            for d in self.store.outbox.deliveries()
         }
         assert stored == self.model.rows
 

@@ -137,7 +137,7 @@ def judge(store: Store, folder: Path, day: int, verdict: Outcome) -> None:
 
 
 def told(store: Store) -> list[str]:
-    return [delivery.type.removeprefix("drift_monitor.") for delivery in store.deliveries()]
+    return [delivery.type.removeprefix("drift_monitor.") for delivery in store.outbox.deliveries()]
 
 
 def episodes(store: Store) -> list[tuple[int, int | None, bool]]:
@@ -166,7 +166,7 @@ def test_each_window_has_the_result_of_a_check_and_nobody_is_told(
         assert [verdict for verdict in map(str, store.history("m", LIVE + DAYS * DAY, 9)) if verdict == "ok"]
         assert stored[window(DAYS)].verdict in (Outcome.DRIFT, Outcome.BROKEN)
         assert [e.untold for e in store.episodes("m", 10)] == [True]
-        assert store.deliveries() == []
+        assert store.outbox.deliveries() == []
         assert store.retrainings.newest("m", 10) == []
         snapshot = store.snapshot()
         assert snapshot.latest["m"].window == window(DAYS)

@@ -22,6 +22,7 @@ from drift_monitor.cli import command, main
 from drift_monitor.cli.doctor import clock, kernel_clock
 from drift_monitor.core.errors import DriftMonitorError
 from drift_monitor.core.types import CheckResult, Message, Outcome, Window
+from drift_monitor.service.deliveries import Deliveries
 from drift_monitor.service.store import FILE, Store
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -246,8 +247,8 @@ def letters(config: Path) -> Path:
         (run,) = store.due()
         store.start(run.id, START)
         store.finish(run.id, result, now=START, messages=[("hook", message(n)) for n in range(3)])
-        for delivery in store.deliveries()[:2]:
-            store.bury(delivery.id, "answered 500 \x1b[31m", "status", 0.1)
+        for delivery in store.outbox.deliveries()[:2]:
+            store.outbox.bury(delivery.id, "answered 500 \x1b[31m", "status", 0.1)
     finally:
         store.close()
     return config
@@ -308,7 +309,7 @@ def test_a_dead_message_that_dies_again_is_retried_once(
     letters: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A receiver that answers 410 at once must not keep the command going for ever."""
-    monkeypatch.setattr(Store, "replay", lambda _store, delivery, _now: retried.append(delivery) or True)
+    monkeypatch.setattr(Deliveries, "replay", lambda _store, delivery, _now: retried.append(delivery) or True)
     retried: list[int] = []
     assert main(["outbox", "retry", "--all-dead", "--config", str(letters)]) == 0
     assert retried == [1, 2]

@@ -106,7 +106,7 @@ def test_approving_puts_the_request_in_the_outbox(call: Call, place: Path) -> No
     code, out, _ = call("approve", "ab12", "--by", "ada", "--note", "seen")
     assert (code, out) == (0, "retraining ab12ab12 of m is approved\n")
     with opened(place) as store:
-        assert [(d.receiver, d.type) for d in store.deliveries()] == [
+        assert [(d.receiver, d.type) for d in store.outbox.deliveries()] == [
             ("pipeline", "drift_monitor.retraining.requested"),
             ("people", "drift_monitor.weights.ready"),
         ]
@@ -120,7 +120,7 @@ def test_approving_puts_the_request_in_the_outbox(call: Call, place: Path) -> No
 def test_rejecting(call: Call, place: Path) -> None:
     assert call("reject", "AB12", "--by", "ada")[1] == "retraining ab12ab12 of m is rejected\n"
     with opened(place) as store:
-        assert [d.type for d in store.deliveries()] == ["drift_monitor.retraining.rejected"]
+        assert [d.type for d in store.outbox.deliveries()] == ["drift_monitor.retraining.rejected"]
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_a_late_row_may_make_it_drift_for_the_windows_to_come_but_tells_nobody(d
     daemon.judge(1)
     assert daemon.store.history("m", window(1).end, 9)[-1] is daemon.results()[0].verdict is Outcome.DRIFT
     assert daemon.store.snapshot().open_episodes == ()
-    assert daemon.store.deliveries() == []
+    assert daemon.store.outbox.deliveries() == []
 
 
 def test_rows_that_come_later_than_the_lateness_change_nothing(data: Path) -> None:

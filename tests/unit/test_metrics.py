@@ -44,7 +44,8 @@ from drift_monitor.service.feature_series import FeatureSeries, all_of, clean, f
 from drift_monitor.service.intake import Figures
 from drift_monitor.service.metrics import FEATURE_METRICS, KNOWN_LABELS, METRICS, PREFIX, Exposition
 from drift_monitor.service.projection import View, exemplars, longest_interval, project
-from drift_monitor.service.store import Snapshot, Store
+from drift_monitor.service.snapshot import Snapshot
+from drift_monitor.service.store import Store
 
 NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
 END = datetime(2026, 3, 4, 12, tzinfo=UTC)

@@ -15,8 +15,9 @@ from pydantic import HttpUrl
 from drift_monitor.config.receivers import Receiver, WebhookReceiver
 from drift_monitor.core.errors import DeliveryError
 from drift_monitor.core.types import CheckResult, Message, Outcome, Window
+from drift_monitor.service.deliveries import FURTHEST, Delivery
 from drift_monitor.service.outbox import JITTER, LONGEST, RETRIES, Outbox, wait_after, wall_clock
-from drift_monitor.service.store import FURTHEST, Delivery, Store
+from drift_monitor.service.store import Store
 
 T0 = datetime(2013, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -94,7 +95,7 @@ def run(store: Store, far: Receivers, clock: Clock) -> Iterator[Callable[..., Ou
     started: list[Outbox] = []
 
     def start(configured: Mapping[str, Receiver], **options: Any) -> Outbox:
-        outbox = Outbox(store, configured, clock, far.send, **options)
+        outbox = Outbox(store.outbox, configured, clock, far.send, **options)
         started.append(outbox)
         outbox.start()
         return outbox
@@ -121,11 +122,11 @@ def put(store: Store, *messages: tuple[str, str, str]) -> None:
 def settled(store: Store, *states: str) -> list[Delivery]:
     """The deliveries, once they are in these states."""
     for _ in range(int(ENDS / 0.01)):
-        found = store.deliveries()
+        found = store.outbox.deliveries()
         if [delivery.state for delivery in found] == list(states):
             return found
         threading.Event().wait(0.01)
-    raise AssertionError(store.deliveries())
+    raise AssertionError(store.outbox.deliveries())
 
 
 # -- the schedule ----------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def test_retry_after_lengthens_a_wait_up_to_a_day(attempts: int, asked: timedelt
 def test_a_wait_of_more_than_a_day_is_refused(store: Store, far: Receivers, clock: Clock) -> None:
     for wait in (timedelta(hours=25), timedelta(seconds=-1)):
         with pytest.raises(ValueError, match="0 to 24 hours"):
-            Outbox(store, {}, clock, far.send, retries=(wait,))
+            Outbox(store.outbox, {}, clock, far.send, retries=(wait,))
 
 
 def test_the_wall_clock_is_in_utc() -> None:
@@ -240,11 +241,11 @@ def test_the_next_attempt_is_planned_by_the_wall_clock(
     put(store, ("a", "1", "g"))
     outbox = run(receivers("a"))
     far.wait_for(1)
-    while not (planned := store.deliveries()[0]).attempts:
+    while not (planned := store.outbox.deliveries()[0]).attempts:
         threading.Event().wait(0.01)
     assert planned.next_attempt
     assert timedelta(hours=3) <= planned.next_attempt - NOW <= timedelta(hours=3) * (1 + JITTER)
-    assert store.next_delivery(["a"], NOW) is None
+    assert store.outbox.next_delivery(["a"], NOW) is None
     del far.answers["a"]
     clock.now = planned.next_attempt
     outbox.kick()
@@ -259,7 +260,7 @@ def test_a_jump_of_the_wall_clock_loses_nothing(
     put(store, ("a", "1", "g"))
     outbox = run(receivers("a"))
     far.wait_for(1)
-    while not store.deliveries()[0].attempts:
+    while not store.outbox.deliveries()[0].attempts:
         threading.Event().wait(0.01)
     del far.answers["a"]
     clock.now += jump
@@ -278,7 +279,7 @@ def test_410_disables_the_receiver_until_a_message_is_replayed(
     assert "disabled until `drift-monitor outbox retry`" in str(dead[1].last_error)
     del far.answers["a"]
     for delivery in dead:
-        store.replay(delivery.id, NOW)
+        store.outbox.replay(delivery.id, NOW)
     outbox.kick()
     settled(store, "delivered", "delivered")
 
@@ -364,7 +365,7 @@ def test_stop_waits_for_an_attempt_under_way_and_begins_no_other(
     free = threading.Event()
     far.answers["a"] = lambda event_id: assert_(free.wait(ENDS))
     put(store, ("a", "1", "g"), ("a", "2", "g"))
-    outbox = Outbox(store, receivers("a", "idle"), clock, far.send)
+    outbox = Outbox(store.outbox, receivers("a", "idle"), clock, far.send)
     outbox.start()
     far.wait_for(1)
     assert not outbox.stop(timedelta(0))
@@ -379,7 +380,7 @@ def test_an_attempt_that_outlives_the_store_ends_quietly_and_is_repeated(tmp_pat
     far.answers["a"] = lambda event_id: assert_(free.wait(ENDS))
     store = Store.open(tmp_path)
     put(store, ("a", "1", "g"))
-    outbox = Outbox(store, receivers("a"), wall_clock, far.send)
+    outbox = Outbox(store.outbox, receivers("a"), wall_clock, far.send)
     outbox.start()
     far.wait_for(1)
     assert not outbox.stop(timedelta(0))
@@ -387,7 +388,7 @@ def test_an_attempt_that_outlives_the_store_ends_quietly_and_is_repeated(tmp_pat
     free.set()
     assert outbox.stop(timedelta(seconds=ENDS))
     again = Store.open(tmp_path)
-    outbox = Outbox(again, receivers("a"), wall_clock, far.send)
+    outbox = Outbox(again.outbox, receivers("a"), wall_clock, far.send)
     outbox.start()
     settled(again, "delivered")
     assert far.tried == [("a", "1")] * 2

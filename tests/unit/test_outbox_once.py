@@ -18,8 +18,9 @@ from drift_monitor.core.errors import DeliveryError
 from drift_monitor.core.types import CheckResult, Message, Outcome, Window
 from drift_monitor.receivers.http import Deadline, Target, exchange, require_success
 from drift_monitor.receivers.template_file import shipped
+from drift_monitor.service.deliveries import Delivery
 from drift_monitor.service.outbox import Outbox
-from drift_monitor.service.store import Delivery, Store
+from drift_monitor.service.store import Store
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ENDS = 60.0
@@ -40,7 +41,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def settled(store: Store) -> Delivery:
     end = time.monotonic() + ENDS
-    while (row := store.deliveries()[0]).state == "pending" and row.attempts == 0:
+    while (row := store.outbox.deliveries()[0]).state == "pending" and row.attempts == 0:
         assert time.monotonic() < end
         time.sleep(0.01)
     return row
@@ -48,7 +49,7 @@ def settled(store: Store) -> Delivery:
 
 def outbox(store: Store, send: Callable[[], None], *, repeatable: bool) -> Outbox:
     return Outbox(
-        store,
+        store.outbox,
         {"r": RECEIVER},
         lambda: NOW,
         lambda *_: send(),
@@ -89,15 +90,15 @@ def test_what_was_on_its_way_when_the_process_died_is_not_repeated(
     first.start()
     assert sending.wait(ENDS)
     first.stop(timedelta(0))  # as much of a kill as one process can do to itself: the outcome is never recorded
-    second = Outbox(store, {}, lambda: NOW, lambda *_: None)
+    second = Outbox(store.outbox, {}, lambda: NOW, lambda *_: None)
     second.start()
-    row = store.deliveries()[0]
+    row = store.outbox.deliveries()[0]
     assert row.state == state
     if state == "dead":
         assert (row.last_error or "").startswith("the daemon died while it was sent")
-        assert store.replay(row.id, NOW)
+        assert store.outbox.replay(row.id, NOW)
         second.start()
-        assert store.deliveries()[0].state == "pending"  # a person said so
+        assert store.outbox.deliveries()[0].state == "pending"  # a person said so
     never.set()
     second.stop(timedelta(seconds=ENDS))
 

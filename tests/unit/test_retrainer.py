@@ -137,14 +137,14 @@ class Rig:
         return self.store.retrainings.newest("m", 1)[0]
 
     def said(self, receiver="people"):
-        return [json.loads(d.body) for d in self.store.deliveries() if d.receiver == receiver]
+        return [json.loads(d.body) for d in self.store.outbox.deliveries() if d.receiver == receiver]
 
     def types(self, receiver="people"):
         return [event["type"].removeprefix("drift_monitor.") for event in self.said(receiver)]
 
     def deliver(self):
-        found = self.store.next_delivery(["pipeline"], datetime.now(UTC))
-        self.store.delivered(found.id, datetime.now(UTC), 0.1)
+        found = self.store.outbox.next_delivery(["pipeline"], datetime.now(UTC))
+        self.store.outbox.delivered(found.id, datetime.now(UTC), 0.1)
 
 
 @pytest.fixture
@@ -345,8 +345,8 @@ def test_a_receiver_that_gives_up_fails_the_retraining(rig):
     loop = rig(retrain={"mode": "auto"})
     loop.window()
     loop.step()
-    found = loop.store.next_delivery(["pipeline"], datetime.now(UTC))
-    loop.store.bury(found.id, "404 Not Found", "status_4xx", 0.1)
+    found = loop.store.outbox.next_delivery(["pipeline"], datetime.now(UTC))
+    loop.store.outbox.bury(found.id, "404 Not Found", "status_4xx", 0.1)
     loop.step()
     assert loop.newest.state is State.FAILED
     assert loop.newest.note == "the pipeline's receiver did not take it: 404 Not Found"

@@ -262,7 +262,7 @@ def test_to_finish_twice_changes_nothing(store: Store) -> None:
         counts=[("alerts_total", {}, 1)],
     )
     assert store.snapshot() == before
-    assert [delivery.event_id for delivery in store.deliveries()] == ["a"]
+    assert [delivery.event_id for delivery in store.outbox.deliveries()] == ["a"]
 
 
 def test_a_window_that_was_missed_or_never_entered_cannot_finish(store: Store) -> None:
@@ -287,15 +287,15 @@ def test_it_is_all_or_nothing(store: Store) -> None:
             observations=[("no_such_histogram", {}, 1)],
         )
     assert store.snapshot() == before
-    assert store.deliveries() == []
+    assert store.outbox.deliveries() == []
     assert [run.id for run in store.due()] == [1]
 
 
 def test_an_event_is_kept_once_a_receiver_as_it_was_first_rendered(store: Store) -> None:
     put(store, ("one", message("a")), ("one", message("a")), ("two", message("a")))
-    first = store.deliveries()
+    first = store.outbox.deliveries()
     put(store, ("one", message("a").model_copy(update={"data": {"n": 2}})), day=1)
-    assert store.deliveries() == first
+    assert store.outbox.deliveries() == first
     assert [(delivery.receiver, delivery.event_id) for delivery in first] == [("one", "a"), ("two", "a")]
     assert json.loads(first[0].body)["data"] == {"n": 1}
 
@@ -367,13 +367,13 @@ def test_everything_is_there_after_a_restart(state: Path) -> None:
     store = Store.open(state)
     run_one(store, 0, messages=[("hook", message("a")), ("off", message("a"))], episodes=[episode()],
             observations=[("run_duration_seconds", {}, 1)])  # fmt: skip
-    store.delivered(1, NOW, 0.1)
-    store.bury(2, "410", "gone", 0.1, disable_at=NOW)
-    before, rows = store.snapshot(), store.deliveries()
+    store.outbox.delivered(1, NOW, 0.1)
+    store.outbox.bury(2, "410", "gone", 0.1, disable_at=NOW)
+    before, rows = store.snapshot(), store.outbox.deliveries()
     store.close()
     again = Store.open(state)
     assert again.snapshot() == before
-    assert again.deliveries() == rows
+    assert again.outbox.deliveries() == rows
     again.close()
 
 
@@ -390,42 +390,42 @@ def test_a_group_is_delivered_in_order_and_groups_do_not_wait_for_each_other(sto
     )
 
     def next_id(now: datetime = NOW) -> str | None:
-        delivery = store.next_delivery(["r"], now)
+        delivery = store.outbox.next_delivery(["r"], now)
         return delivery and delivery.event_id
 
     assert next_id() == "a1"
-    store.retry_at(1, NOW + DAY, "no answer", "timeout", 1)
+    store.outbox.retry_at(1, NOW + DAY, "no answer", "timeout", 1)
     assert next_id() == "b1"
-    store.delivered(3, NOW, 1)
+    store.outbox.delivered(3, NOW, 1)
     assert next_id() is None
-    assert store.next_attempt_at(["r"]) == NOW + DAY
+    assert store.outbox.next_attempt_at(["r"]) == NOW + DAY
     assert next_id(NOW + DAY) == "a1"
-    store.bury(1, "no answer", "timeout", 1)
+    store.outbox.bury(1, "no answer", "timeout", 1)
     assert next_id() == "a2"
-    assert store.next_attempt_at(["nobody"]) is None
-    assert store.next_delivery([], NOW) is None
+    assert store.outbox.next_attempt_at(["nobody"]) is None
+    assert store.outbox.next_delivery([], NOW) is None
 
 
 def test_a_message_that_was_never_tried_does_not_wait_for_a_clock(store: Store) -> None:
     put(store, ("r", message("a")))
-    assert store.next_delivery(["r"], NOW - 1000 * DAY) is not None
-    assert store.next_delivery(["r"], NOW + 1000 * DAY) is not None
+    assert store.outbox.next_delivery(["r"], NOW - 1000 * DAY) is not None
+    assert store.outbox.next_delivery(["r"], NOW + 1000 * DAY) is not None
 
 
 def test_a_clock_that_was_set_back_loses_no_message(store: Store) -> None:
     put(store, ("r", message("a")))
-    store.retry_at(1, NOW + timedelta(hours=5), "no answer", "timeout", 1)
-    assert store.next_delivery(["r"], NOW) is None
-    assert store.next_delivery(["r"], NOW - 30 * DAY) is not None  # no schedule waits that long
-    assert store.next_delivery(["r"], NOW + 30 * DAY) is not None
+    store.outbox.retry_at(1, NOW + timedelta(hours=5), "no answer", "timeout", 1)
+    assert store.outbox.next_delivery(["r"], NOW) is None
+    assert store.outbox.next_delivery(["r"], NOW - 30 * DAY) is not None  # no schedule waits that long
+    assert store.outbox.next_delivery(["r"], NOW + 30 * DAY) is not None
 
 
 def test_attempts_are_counted(store: Store) -> None:
     put(store, ("r", message("a")), ("r", message("b", "other")))
-    store.retry_at(1, NOW, "no answer", "timeout", 0.2)
-    store.bury(1, "no answer again", "status_5xx", 0.2)
-    store.delivered(2, NOW + DAY, 0.2)
-    dead, delivered = store.deliveries()
+    store.outbox.retry_at(1, NOW, "no answer", "timeout", 0.2)
+    store.outbox.bury(1, "no answer again", "status_5xx", 0.2)
+    store.outbox.delivered(2, NOW + DAY, 0.2)
+    dead, delivered = store.outbox.deliveries()
     assert (dead.state, dead.attempts, dead.last_error, dead.next_attempt) == ("dead", 2, "no answer again", None)
     assert (delivered.state, delivered.attempts, delivered.last_error) == ("delivered", 1, None)
     assert counter(store, "webhook_requests_total", receiver="r") == 3
@@ -440,36 +440,40 @@ def test_attempts_are_counted(store: Store) -> None:
 
 def test_replay_and_drop(store: Store) -> None:
     put(store, *[("r", message(name, name)) for name in "abc"])
-    store.bury(1, "no", "timeout", 1)
-    store.delivered(2, NOW, 1)
-    assert store.replay(1, NOW + DAY)
-    first = store.deliveries()[0]
+    store.outbox.bury(1, "no", "timeout", 1)
+    store.outbox.delivered(2, NOW, 1)
+    assert store.outbox.replay(1, NOW + DAY)
+    first = store.outbox.deliveries()[0]
     assert (first.state, first.attempts, first.next_attempt) == ("pending", 0, NOW + DAY)
-    assert not store.replay(2, NOW)
-    assert not store.drop(2)
-    assert not store.drop(99)
-    assert store.drop(3)
-    assert [d.event_id for d in store.deliveries()] == ["a", "b"]
-    assert [d.event_id for d in store.deliveries("pending")] == ["a"]
-    assert len(store.deliveries(limit=1)) == 1
-    store.delivered(3, NOW, 1)  # dropped while it was under way
+    assert not store.outbox.replay(2, NOW)
+    assert not store.outbox.drop(2)
+    assert not store.outbox.drop(99)
+    assert store.outbox.drop(3)
+    assert [d.event_id for d in store.outbox.deliveries()] == ["a", "b"]
+    assert [d.event_id for d in store.outbox.deliveries("pending")] == ["a"]
+    assert len(store.outbox.deliveries(limit=1)) == 1
+    store.outbox.delivered(3, NOW, 1)  # dropped while it was under way
     assert counter(store, "webhook_requests_total", receiver="r") == 2
 
 
 def test_a_disabled_receiver_gets_nothing_until_a_message_is_replayed(store: Store) -> None:
     put(store, ("r", message("a")), ("r", message("b")), ("s", message("a")))
-    store.bury(1, "410 Gone", "gone", 1, disable_at=NOW)
+    store.outbox.bury(1, "410 Gone", "gone", 1, disable_at=NOW)
     put(store, ("r", message("c")), day=1)
-    assert [(d.receiver, d.state, d.last_error) for d in store.deliveries()] == [
+    assert [(d.receiver, d.state, d.last_error) for d in store.outbox.deliveries()] == [
         ("r", "dead", "410 Gone"), ("r", "dead", "410 Gone"), ("s", "pending", None), ("r", "dead", "410 Gone")
     ]  # fmt: skip
     assert counter(store, "outbox_dead_letters_total", receiver="r") == 3
-    assert store.replay(3, NOW)  # of another receiver
+    assert store.outbox.replay(3, NOW)  # of another receiver
     assert store.snapshot().disabled_receivers == {"r": "410 Gone"}
-    assert store.replay(1, NOW)
+    assert store.outbox.replay(1, NOW)
     assert store.snapshot().disabled_receivers == {}
     put(store, ("r", message("d")), day=2)
-    assert [(d.receiver, d.event_id) for d in store.deliveries("pending")] == [("r", "a"), ("s", "a"), ("r", "d")]
+    assert [(d.receiver, d.event_id) for d in store.outbox.deliveries("pending")] == [
+        ("r", "a"),
+        ("s", "a"),
+        ("r", "d"),
+    ]
 
 
 # -- retention -------------------------------------------------------------------------------------
@@ -484,8 +488,8 @@ def test_purge_keeps_what_is_still_needed(store: Store) -> None:
     run_one(store, 3, verdict=Outcome.NO_DATA, episodes=[episode("c", opened=1, monitor="other")])
     run_one(store, 5, verdict=Outcome.NO_DATA)
     put(store, ("r", message("x", "1")), ("r", message("y", "2")), ("r", message("z", "3")), day=6)
-    store.delivered(1, NOW, 1)
-    store.bury(2, "no", "timeout", 1)
+    store.outbox.delivered(1, NOW, 1)
+    store.outbox.bury(2, "no", "timeout", 1)
     before = store.snapshot()
 
     assert store.purge(NOW, **TIMES) == 0
@@ -497,7 +501,7 @@ def test_purge_keeps_what_is_still_needed(store: Store) -> None:
     assert after.latest_judged == before.latest_judged
     assert after.counters == before.counters
     assert [e.id for e in store.episodes(None, 9)] == ["b", "c"]
-    assert [d.event_id for d in store.deliveries()] == ["y", "z"]
+    assert [d.event_id for d in store.outbox.deliveries()] == ["y", "z"]
     assert store.newest_window("m") == window(6)
 
 
@@ -814,10 +818,10 @@ def test_a_file_that_may_not_grow_refuses_the_change_whole_and_recovers(state: P
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
         attempt(finish)
-        print(store.deliveries(), store.due()[0].state)
+        print(store.outbox.deliveries(), store.due()[0].state)
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         attempt(finish)
-        print(len(store.deliveries()), store.due())
+        print(len(store.outbox.deliveries()), store.due())
         store.close()
         """,
         state,
@@ -826,7 +830,7 @@ def test_a_file_that_may_not_grow_refuses_the_change_whole_and_recovers(state: P
     assert "quotas and file-size limits; what was not stored was rolled back" in lines[0]
     assert lines[1:] == ["[] due", "stored", "1 []"]
     store = Store.open(state)
-    assert len(store.deliveries()) == 1
+    assert len(store.outbox.deliveries()) == 1
     store.close()
 
 
@@ -874,10 +878,10 @@ def test_a_full_disk_refuses_the_change_whole_and_recovers(state: Path) -> None:
         except OSError:
             pass
         attempt(finish)
-        print(store.deliveries(), store.due()[0].state)
+        print(store.outbox.deliveries(), store.due()[0].state)
         os.ftruncate(filler, 0)
         attempt(finish)
-        print(len(store.deliveries()), store.due())
+        print(len(store.outbox.deliveries()), store.due())
         store.close()
         """),
         state,
