@@ -7,12 +7,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from drift_monitor.config.tables import DeltaSource
+from drift_monitor.core.arrow import as_arrow, as_numpy
 from drift_monitor.core.columns import Flat
 from drift_monitor.core.errors import SourceError
 from drift_monitor.core.types import Kind, Window
@@ -26,9 +30,8 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 _LOGGED: Final = ("path", "size_bytes", "num_records", "modification_time")
+_VECTORS: Final = "deletionVectors"
 _HINTS: Final = {
-    "deletionVectors": "switch the table property delta.enableDeletionVectors off and write the files anew "
-    "(REORG TABLE ... APPLY (PURGE)), or read the table by a query of DuckDB (delta_scan)",
     "columnMapping": "read the table by a query of DuckDB (delta_scan)",
 }
 
@@ -78,7 +81,7 @@ class Delta:
         path, options = self._secrets.fill(config.path), self._secrets.options(config.storage_options)
         self._explained = Explained(self._where, self._secrets, _HINTS)
         with self._explained:
-            self._table = library.DeltaTable(path, storage_options=options)
+            self._table = _readable(library)(path, storage_options=options)
             self.version: int = self._table.version()
 
     def columns(self, window: Window | None = None, only: Collection[str] | None = None) -> pa.Schema:  # noqa: ARG002
@@ -108,7 +111,9 @@ class Delta:
         for split in self.splits(window):
             entry = self._log[split.path]
             values = {name: value for name, value in entry.items() if name.startswith("partition.")}
-            file = repr((table, split.path, split.size, entry["modification_time"], values))
+            facts = (table, split.path, split.size, entry["modification_time"], values)
+            kept = self._kept.get(split.path)
+            file = repr(facts if kept is None else (*facts, _hash(np.packbits(kept).tobytes())))
             whole = replace(split, window=None)
             if split.rows is not None and split.rows <= UNIT_ROWS:
                 found.append(replace(whole, identity=_hash(file, meaning)))
@@ -128,7 +133,8 @@ class Delta:
         if split.version != self.version:
             raise SourceError(f"{self._where} is at version {self.version} now, and was at {split.version}")
         rows = self._read(split, names)
-        timed = bool(split.identity) and timestamp is not None and self._is_asked_for(timestamp)
+        itself = bool(split.identity) or (split.window is not None and split.path in self._kept)
+        timed = itself and timestamp is not None and self._is_asked_for(timestamp)
         yield from finished(rows, self._flat, names, timestamp, self._config.timezone, split.window, timed=timed)
 
     def _read(self, split: DeltaSplit, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -137,19 +143,28 @@ class Delta:
         width = split.size / split.rows if split.rows else 1
         with self._explained:
             fragment = self._fragments[split.path]
+            kept = self._kept.get(split.path)
+            if kept is not None:  # it is of the file's rows by their places, so none may be left out before
+                kept = _of_row_groups(kept, fragment, split.row_groups)
             if split.row_groups is not None:
                 fragment = fragment.subset(row_group_ids=list(split.row_groups))
             scanner = fragment.scanner(
                 schema=self._dataset.schema,
                 columns=self._flat.roots(names),
-                filter=self._filter(split.window),
+                filter=self._filter(split.window) if kept is None else None,
                 batch_size=int(min(max(BATCH_BYTES / max(width, 1), 1024), BATCH_ROWS)),
                 batch_readahead=1,
                 fragment_readahead=1,
                 use_threads=False,
                 fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False),
             )
-            yield from scanner.to_batches()
+            if kept is None:
+                yield from scanner.to_batches()
+                return
+            at = 0
+            for batch in scanner.to_batches():
+                yield batch.filter(as_arrow(kept[at : at + batch.num_rows]))
+                at += batch.num_rows
 
     def _filter(self, window: Window | None) -> ds.Expression | None:
         import pyarrow.dataset as ds  # noqa: PLC0415
@@ -184,6 +199,23 @@ class Delta:
         return {fragment.path: fragment for fragment in self._dataset.get_fragments()}
 
     @cached_property
+    def _kept(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """By path of each file that has a deletion vector: which of its rows are there; those past the end are."""
+        with self._explained:
+            if _VECTORS not in self._table.features:
+                return {}
+            vectors = pa.table(self._table.deletion_vectors())
+            paths = [unquote(uri.removeprefix(self._table.table_uri)) for uri in vectors["filepath"].to_pylist()]
+        if strange := sorted(set(paths) - self._log.keys()):
+            raise SourceError(f"{self._where} has a deletion vector for {strange[0]!r}, which is no file of it")
+        kept = vectors["selection_vector"].combine_chunks()
+        places = as_numpy(kept.offsets).tolist()
+        return {
+            path: as_numpy(kept.values.slice(first, last - first))
+            for path, (first, last) in zip(paths, pairwise(places), strict=True)
+        }
+
+    @cached_property
     def _log(self) -> dict[str, dict[str, Any]]:
         """What the log says of each file, by its path."""
         with self._explained:
@@ -205,3 +237,33 @@ class Delta:
 
 def _hash(*parts: object) -> bytes:
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).digest()
+
+
+def _readable(library: Any) -> Any:
+    """The library's table, which gives its files also where rows of them are deleted: `Delta` leaves those out."""
+
+    class Table(library.DeltaTable):  # type: ignore[misc]  # it is known at run time
+        @property
+        def features(self) -> Sequence[str]:
+            """What a reader of the table has to know."""
+            return super().protocol().reader_features or ()
+
+        def protocol(self) -> Any:
+            found = super().protocol()
+            others = [each for each in self.features if each != _VECTORS]
+            return found if found.reader_features is None else found._replace(reader_features=others)
+
+    return Table
+
+
+def _of_row_groups(
+    kept: npt.NDArray[np.bool_], fragment: Any, row_groups: Sequence[int] | None
+) -> npt.NDArray[np.bool_]:
+    """Which rows of some row groups of a file are there, of all of them where none are named."""
+    ends = np.cumsum([group.num_rows for group in fragment.row_groups])
+    whole = np.ones(ends[-1] if len(ends) else 0, bool)
+    whole[: len(kept)] = kept[: len(whole)]
+    if row_groups is None:
+        return whole
+    parts = np.split(whole, ends[:-1])
+    return np.concatenate([parts[i] for i in row_groups]) if row_groups else whole[:0]

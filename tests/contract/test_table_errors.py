@@ -17,8 +17,10 @@ import deltalake
 import duckdb
 import postgres_server
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from delta_vectors import data_files, write_vectors
 from pyiceberg.catalog import load_catalog
 
 from drift_monitor.config.models import Monitor
@@ -363,6 +365,37 @@ def test_a_column_that_a_delta_table_got_later_is_null_before(tmp_path: Path) ->
     assert sorted(found["new"].to_pylist(), key=str) == [None, None, "a", "b"]
 
 
+def of_table(table: Path, columns: str, where: str = "true") -> list[dict[str, Any]]:
+    """Rows as delta-rs itself reads them, in the order of `x`."""
+    query = deltalake.QueryBuilder().register("t", deltalake.DeltaTable(table))
+    found = pa.table(query.execute(f"SELECT {columns} FROM t WHERE {where} ORDER BY x"))
+    rows: list[dict[str, Any]] = found.to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("row_groups", [None, 10])
+def test_rows_that_a_deletion_vector_deletes_are_not_there(tmp_path: Path, row_groups: int | None) -> None:
+    """Whole and in a window, from files of one row group and of many, in partitions with odd names."""
+    table, odd = tmp_path / "d", ["b b", "x%20y", "a=b"]
+    rows = moments(90).append_column("odd", pa.array(odd * 30))
+    rows = rows.set_column(0, "at", pc.if_else(pc.equal(rows["x"], 7), None, rows["at"]))
+    options = deltalake.WriterProperties(max_row_group_size=row_groups)
+    deltalake.write_deltalake(table, rows, partition_by=["odd"], writer_properties=options)
+    settings = {"type": "delta", "path": str(table), "timestamp": "at"}
+    first, second, _ = data_files(table)
+    write_vectors(table, {first: [0, 9, 10, 29], second: [3]})
+    found = read(settings, ["x", "odd"]).sort_by("x").to_pylist()
+    wanted = of_table(table, "x, odd, at")
+    assert [row["x"] for row in found] == [row["x"] for row in wanted]
+    assert [row["odd"] for row in found] == [row["odd"] for row in wanted]
+    assert len(found) == 85
+    window = Window(start=START, end=START + timedelta(hours=40))
+    within = of_table(table, "x", "at < TIMESTAMP '2024-03-02T16:00:00Z'")
+    assert sorted(read(settings, ["x"], window)["x"].to_pylist()) == [row["x"] for row in within]
+    write_vectors(table, {first: list(range(30)), second: []})
+    assert sorted(read(settings, ["x"])["x"].to_pylist()) == [row["x"] for row in of_table(table, "x")]
+
+
 def test_what_delta_refuses(tmp_path: Path) -> None:
     said = refused({"type": "delta", "path": str(tmp_path / "none")})
     assert said.startswith(f"Delta table '{tmp_path}/none' cannot be read: ")
@@ -373,12 +406,12 @@ def test_what_delta_refuses(tmp_path: Path) -> None:
         if "protocol" in line:
             line["protocol"] = {
                 "minReaderVersion": 3, "minWriterVersion": 7,
-                "readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"],
+                "readerFeatures": ["columnMapping"], "writerFeatures": ["columnMapping"],
             }  # fmt: skip
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     said = refused({"type": "delta", "path": str(tmp_path / "d")})
-    assert "deletionVectors" in said
-    assert "REORG TABLE" in said
+    assert "columnMapping" in said
+    assert "delta_scan" in said
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from delta_vectors import data_files, write_vectors
 from kept_checks import DAY, HOUR, LIVE, PER_HOUR, START, both, count_rows, rows
 from pyiceberg.catalog import load_catalog
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestWriterV2
@@ -99,6 +100,25 @@ def test_whatever_becomes_of_a_delta_table(data: Path, lake: deltalake.DeltaTabl
     assert both(data, END).rows == N // 2
 
 
+def test_rows_that_deletion_vectors_delete_and_bring_back(
+    data: Path, lake: deltalake.DeltaTable, read: Counter[str]
+) -> None:
+    first = both(data, END)
+    table = Path(data / "table")
+    path = next(p for p in data_files(table) if pq.read_table(table / p)["time"][0].as_py() >= LIVE + DAY)
+    write_vectors(table, {path: range(0, N, 2)})
+    half = both(data, END)
+    assert (half.rows, first.rows) == (N // 2, N)
+    write_vectors(table, {path: range(0, N, 4)})
+    assert both(data, END).rows == N - N // 4
+    before = read["rows"]
+    write_vectors(table, {path: range(0, N, 2)})
+    assert both(data, END).model_copy(update={"versions": half.versions}) == half
+    write_vectors(table, {path: []})
+    assert both(data, END) == first
+    assert read["rows"] == before + N // 2 + N  # what is not in the table now is not kept for it
+
+
 def test_columns_of_a_delta_table_come_and_change_their_type(data: Path, lake: deltalake.DeltaTable) -> None:
     lacking = rows(LIVE, 24, seed=2).drop_columns("load")
     deltalake.write_deltalake(lake, lacking, mode="overwrite", schema_mode="overwrite")
@@ -162,6 +182,10 @@ def test_large_files_of_a_delta_table_are_cut_by_their_row_groups(
     with closing(sqlite3.connect(data / "state" / bucket_store.FOLDER / "m.db")) as db:
         assert db.execute("SELECT count(*) FROM units").fetchone()[0] > 30
         assert db.execute("SELECT count(*) FROM footers").fetchone() == (1,)
+    table = data / "table"
+    write_vectors(table, {data_files(table)[0]: range(N, 2 * N, 3)})  # of the second day
+    assert both(data, LIVE + DAY).rows == N
+    assert both(data, LIVE + 2 * DAY).rows == N - N // 3
 
 
 # -- Iceberg -------------------------------------------------------------------------------------------
