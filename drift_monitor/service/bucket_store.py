@@ -20,7 +20,7 @@ from drift_monitor.core.errors import DamagedError, StoreError
 from drift_monitor.sources.parquet_files import Footer, RowGroup
 
 FOLDER: Final = "buckets"
-VERSION: Final = 2
+VERSION: Final = 3
 # blobs of megabytes: in pages of 4 kB half of the time would go into their chains
 PRAGMAS: Final = (
     "page_size = 65536",

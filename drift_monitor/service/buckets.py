@@ -91,7 +91,7 @@ class Buckets:
             )
             if new.rowcount:  # else another process was quicker, and stored the same
                 rowid = new.lastrowid
-                parts = [(rowid, start, blob, _digest(blob)) for start, blob in folded.parts]
+                parts = [(rowid, start, _digest(blob), blob) for start, blob in folded.parts]
                 db.executemany("INSERT INTO parts VALUES (?, ?, ?, ?)", parts)
 
     def window(self, units: Sequence[Any], cuts: Sequence[int], end: int) -> tuple[dict[int, Packed], int] | None:

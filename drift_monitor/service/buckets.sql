@@ -17,10 +17,10 @@ CREATE TABLE IF NOT EXISTS units (
 CREATE TABLE IF NOT EXISTS parts (
   unit INTEGER NOT NULL REFERENCES units ON DELETE CASCADE,
   start INTEGER NOT NULL,
+  digest BLOB NOT NULL,   -- of the profile, and before it: what follows a large blob is slow to find
   profile BLOB NOT NULL,
-  digest BLOB NOT NULL,   -- of the profile
-  PRIMARY KEY (unit, start)
-) STRICT, WITHOUT ROWID;
+  PRIMARY KEY (unit, start)   -- with rowids: else a search copies every blob that it compares
+) STRICT;
 CREATE INDEX IF NOT EXISTS parts_by_start ON parts (start);
 CREATE TABLE IF NOT EXISTS merged (
   layout TEXT NOT NULL,
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS merged (
   parts BLOB NOT NULL,   -- hash of the parts that are in it
   profile BLOB NOT NULL,
   PRIMARY KEY (layout, width, start)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE TABLE IF NOT EXISTS schemas (
   id INTEGER PRIMARY KEY,
   content BLOB NOT NULL UNIQUE
