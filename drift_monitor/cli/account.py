@@ -92,6 +92,7 @@ class Account:
                 {**q.model_dump(mode="json"), "share_of_limit": quality_share(q)}
                 for q in (*result.failed_quality, *nearest_quality(result)[:1])
             ],
+            "revised": result.revised and result.revised.model_dump(mode="json"),
             "performance": result.performance and result.performance.model_dump(mode="json"),
             "episodes": {lane: {"reason": reason, "text": text} for lane, (reason, text) in self.lanes.items()},
             "promise": {
@@ -129,11 +130,16 @@ def account_of(stored: StoredRun, alarm: Alarm, maintenance: tuple[Maintenance, 
         alarm: the policy of its monitor, as it is now.
         maintenance: stretches without messages.
     """
-    result = stored.result
+    result, told, by = stored.result, stored, ""
+    if (first := result.revised) is not None:  # episodes follow what was said first
+        told = stored.model_copy(
+            update={"result": result.model_copy(update={"verdict": first.verdict, "score": first.score})}
+        )
+        by = f", as it was judged first: {first.verdict} with {first.rows:,} rows"
     lanes, since = {}, {}
     for lane in LANES:
-        reason, episode = what_happened(lane, stored, alarm, maintenance)
-        lanes[lane] = (reason, _lane_words(lane, reason, episode, stored, alarm))
+        reason, episode = what_happened(lane, told, alarm, maintenance)
+        lanes[lane] = (reason, _lane_words(lane, reason, episode, told, alarm) + by)
         if episode is not None and lane == "drift":
             end = result.window.end
             since = {name: f"{t:%Y-%m-%dT%H:%MZ}" for name, t in episode.since.items() if t <= end}

@@ -109,7 +109,9 @@ class WindowConfig(Model):
     )
     lateness: Annotated[
         Delay,
-        Field(description="how long after its end a window is judged again when rows of it come still later"),
+        Field(
+            description="windows that ended up to this long before the last are judged again when rows come late"
+        ),
     ] = timedelta(0)
     bucket: Annotated[Duration, Field(description="profiles are kept per bucket of event time and merged")] = (
         timedelta(hours=1)
@@ -332,11 +334,11 @@ class Monitor(Model):
             return self
         table = source if isinstance(source, SqlSource) else None
         pushed = table is not None and table.pushdown is not None
-        early = table is not None and not pushed and (table.lateness or timedelta(0)) < lateness
+        early = table is not None and not pushed and (table.lateness or timedelta(0)) < self.looked_back
         unfit = {
             "source.timestamp": source.timestamp is None,
             "window.incremental": not self.window.incremental,
-            f"source.lateness of {format_duration(lateness)} or more": early,
+            f"source.lateness of {format_duration(self.looked_back)} or more": early,
             "no source.pushdown": pushed,
             "no source.sample": sample_of(source) is not None,
             "another source than a table of Spark": isinstance(source, SparkSource),
@@ -348,9 +350,17 @@ class Monitor(Model):
         return self
 
     @property
+    def looked_back(self) -> timedelta:
+        """How old the oldest row is that a check looks at, with the windows that it may reopen."""
+        oldest = self.window.length + self.window.delay
+        if not self.window.lateness:
+            return oldest
+        return oldest + self.window.lateness + (self.schedule.every or timedelta(0))
+
+    @property
     def needed(self) -> timedelta:
         """How far back the rows are that a check or a refresh looks at."""
-        window = self.window.length + self.window.delay + self.window.lateness
+        window = self.looked_back
         if self.labels is not None:  # those whose labels are complete: up to a window more, since they are aligned
             window += self.window.length + self.labels.horizon
         return max(window, self.refresh.live + self.window.delay) if self.refresh.enabled else window
@@ -380,11 +390,11 @@ class Config(Model):
     @model_validator(mode="after")
     def _results_are_kept(self) -> Self:
         for name, monitor in self.monitors.items():
-            if monitor.window.lateness > self.retention.results:
-                found, kept = monitor.window.lateness, self.retention.results
+            if monitor.window.lateness and monitor.looked_back > self.retention.results:
+                found, kept = monitor.looked_back, self.retention.results
                 message = (
-                    f"monitors.{name}.window.lateness is {format_duration(found)}, and results are kept for "
-                    f"{format_duration(kept)} (retention.results): what late rows change would not be known"
+                    f"monitors.{name}.window.lateness has windows of {format_duration(found)} judged again, and "
+                    f"results are kept for {format_duration(kept)} (retention.results)"
                 )
                 raise PydanticCustomError("late_results", "{message}", {"message": message})
         return self

@@ -337,10 +337,11 @@ class CheckResult(Value):
         duplicate_rows: rows whose id came before in the window; null without an id column.
         previous: the same for the reference before, for a while after a promotion; it decides nothing.
         performance: of the model, where `labels` are configured; it decides nothing.
-        read_from: layout and hash of the kept profiles that the window was merged from: the same one, the same
-            rows; null where the rows were read for this check alone.
-        reopened: earlier windows whose rows changed since they were judged; they are judged again.
-        revised: what was said first, where late rows changed it.
+        read_from: hash of how rows are counted and where they come from, a colon, and a hash of the kept profiles
+            that the window was merged from: the same text, the same rows; null where they were read for this check
+            alone.
+        reopened: earlier windows that are made of other kept profiles now; they are judged again.
+        revised: what was said first, where other rows changed it.
     """
 
     monitor: str

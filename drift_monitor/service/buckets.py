@@ -54,9 +54,9 @@ class Buckets:
         self.limit = max(26, MEMORY // packed_bytes(layout))
 
     @property
-    def layout(self) -> str:
+    def key(self) -> str:
         """Names the layout of cells, and how rows are read."""
-        return self._key[:16]
+        return self._key
 
     def unread(self, units: Sequence[Any], start: int) -> list[Any]:
         """Those of the units that were never folded, or of which not all is there that a window needs.
@@ -134,15 +134,18 @@ class Buckets:
         return {start: packed for start, packed in found.items() if packed is not None}, invalid
 
     def made_of(self, units: Sequence[Any], windows: Sequence[tuple[int, int]]) -> list[str]:
-        """What windows are made of, each as the layout and a hash: on one layout, the same hash, the same rows.
+        """Hashes of what windows are made of: the same one, the same rows.
+
+        Rows without a time of which nobody knows where they lie are in none.
 
         Args:
-            units: that may hold rows of the windows, all of them folded.
+            units: all that may hold rows of the windows, all of them folded; others make no difference.
             windows: start and end of each, in microseconds since 1970, whole buckets.
         """
         mine, store = {unit.identity for unit in units}, self._store
         read = store.read("SELECT id, identity, invalid FROM units WHERE layout = ?", (self._key,))
         lost = {number: json.loads(without) for number, identity, without in read if identity in mine}
+        placed = [span for spans in lost.values() for span in spans if span[0] is not None]
         within = min(start for start, _ in windows), max(end for _, end in windows)
         read = store.read("SELECT unit, start, digest FROM parts WHERE start >= ? AND start < ?", within)
         parts = sorted((start, digest) for number, start, digest in read if number in lost)
@@ -150,17 +153,18 @@ class Buckets:
         found = []
         for start, end in windows:
             own = parts[bisect_left(starts, start) : bisect_left(starts, end)]
-            without = sum(lost_rows([each for each in at if meets(each, start, end)]) for at in lost.values())
-            found.append(f"{self.layout}:{hashlib.sha256(repr((own, without)).encode()).hexdigest()[:32]}")
+            without = lost_rows([span for span in placed if meets(span, start, end)])
+            found.append(hashlib.sha256(repr((own, without)).encode()).hexdigest()[:32])
         return found
 
-    def forget(self, units: Sequence[Any], start: int, end: int) -> None:
+    def forget(self, units: Sequence[Any], start: int, end: int, lateness: int = 0) -> None:
         """Delete what no window will ask for: what lies far back, and files of the window that are gone.
 
         Args:
             units: that may hold rows of the window.
             start: of the window.
             end: of the window.
+            lateness: microseconds in which windows before it are looked at again.
         """
         mine = {unit.identity for unit in units}
         with self._store.transaction() as db:
@@ -168,7 +172,7 @@ class Buckets:
             old = "SELECT layout FROM used ORDER BY at DESC LIMIT -1 OFFSET ?"
             for table in ("units", "merged", "used"):
                 db.execute(f"DELETE FROM {table} WHERE layout IN ({old})", (LAYOUTS,))  # noqa: S608
-            before = start - (end - start) - _SPARE
+            before = start - (end - start) - lateness - _SPARE
             db.execute("DELETE FROM merged WHERE layout = ? AND start + width < ?", (self._key, before))
             for number, identity, first, last in db.execute(
                 "SELECT id, identity, first, last FROM units WHERE layout = ?", (self._key,)

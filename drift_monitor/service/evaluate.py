@@ -149,6 +149,7 @@ def _evaluate(
         failure=failure,
         promise="none: nothing was judged",
         reference=run.reference_id,
+        **run.read,
     )
 
 
@@ -170,6 +171,7 @@ class Run:
         self._monitor = request.monitor
         self.reference_id: ReferenceId | None = None
         self.rows = 0
+        self.read: dict[str, Any] = {}  # what the result says of where rows came from
 
     def check(self, progress: Callable[[int, int], None] | None) -> CheckResult:
         """The cycle: reference -> source -> profile -> judgement."""
@@ -199,14 +201,15 @@ class Run:
         source = SOURCES[monitor.source.type](monitor.source, self._kinds(specs))
         if hasattr(source, "held"):
             held.enter_context(source.held())
-        with Kept.open(request, source) as kept:
+        with Kept.open(request, source, reference.id) as kept:
             schema = self._schema(source, specs)
             readable = readable_of(specs, schema)
             alarms = known_of(request.name, monitor, reference, request.state, specs)
             starts = cuts(request.window, alarms)
             timestamp = monitor.source.timestamp
             day = last_day(alarms.calibration, alarms.watch, source, schema, readable, request.window, timestamp)
-            profiles, invalid = self._read(kept, source, readable, reference.pairs, starts, day, progress)
+            folding = self._folding(readable, reference.pairs, starts)
+            profiles, invalid = self._read(kept, source, folding, day, progress)
             fraction = fraction_of(source, request.window)
         profile = merge(profiles[start] for start in sorted(profiles))
         self.rows = profile.rows if profile else 0
@@ -243,7 +246,7 @@ class Run:
         clock.append(perf_counter())
         result = with_sample(result, fraction, sample_of(monitor.source))
         facts = {"seconds": _phases(clock, performance), "versions": versions(), "performance": performance}
-        return result.model_copy(update={**facts, "read_from": kept.read_from, "reopened": kept.reopened})
+        return result.model_copy(update={**facts, **self.read})
 
     def _performance(self, reference: Reference, source: Source[Any]) -> Performance | None:
         """Of the model, where late labels tell it; once a check, whatever references it looks at."""
@@ -278,9 +281,7 @@ class Run:
         self,
         kept: Kept,
         source: Source[Any],
-        specs: Sequence[Spec],
-        pairs: PairSpec | None,
-        starts: Sequence[int],
+        folding: Folding,
         day: LastDay | None,
         progress: Callable[[int, int], None] | None,
     ) -> tuple[Mapping[int, Profile], int]:
@@ -289,13 +290,14 @@ class Run:
 
         if not isinstance(self._monitor.executor, ThreadsExecutor):
             day = None  # its rows do not come by here
-        folding = self._folding(specs, pairs, starts)
 
         def each(parts: Sequence[Any], folding: Folding) -> Iterator[tuple[Any, Folded]]:
             return self._each(source, parts, folding, day)
 
         found = kept.read(folding, day, progress, each)
         if found is not None:
+            reopened = kept.reopened(folding, lambda parts, folding: self._each(source, parts, folding, None))
+            self.read = {"read_from": kept.read_from, "reopened": reopened}
             return found
         if day is not None:
             day.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sqlite3
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from drift_monitor import __version__
 from drift_monitor.core.errors import ExecutorError, SchemaError, SourceError, StoreError
 from drift_monitor.core.folding import Folded, Folding
+from drift_monitor.core.late_rows import origin_of
 from drift_monitor.core.packed import unpack
-from drift_monitor.core.types import Window
+from drift_monitor.core.types import ReferenceId, Window
 from drift_monitor.service.bucket_store import BucketStore, discard, is_damaged, path_of
 from drift_monitor.service.buckets import Buckets
 from drift_monitor.sources.parquet_files import micros
@@ -40,21 +42,22 @@ class Kept:
     Args:
         request: of the check.
         source: opened for it.
+        reference: with which the window is compared.
         store: the monitor's database; None where buckets cannot serve.
 
     Attributes:
         read_from: what the window was made of; None until it was read, and where it is read directly.
-        reopened: the earlier windows of the request that are made of something else now.
     """
 
-    def __init__(self, request: CheckRequest, source: Any, store: BucketStore | None) -> None:
-        self._request, self._source, self._store = request, source, store
+    def __init__(
+        self, request: CheckRequest, source: Any, reference: ReferenceId, store: BucketStore | None
+    ) -> None:
+        self._request, self._source, self._reference, self._store = request, source, reference, store
         self.read_from: str | None = None
-        self.reopened: tuple[Window, ...] = ()
 
     @classmethod
     @contextmanager
-    def open(cls, request: CheckRequest, source: Any) -> Iterator[Self]:
+    def open(cls, request: CheckRequest, source: Any, reference: ReferenceId) -> Iterator[Self]:
         """For the time of a check. The source is told what is known of its files: no old one is opened again."""
         monitor, store = request.monitor, None
         fits = hasattr(source, "units") and request.window is not None and monitor.source.timestamp is not None
@@ -67,7 +70,7 @@ class Kept:
                     store.close()
                     store = None
                 _give_up(request, error)
-        kept = cls(request, source, store)
+        kept = cls(request, source, reference, store)
         try:
             yield kept
         finally:
@@ -120,19 +123,71 @@ class Kept:
         each: Each,
     ) -> tuple[Mapping[int, Profile], int] | None:
         source, layout, (cuts, end) = self._source, folding.layout, stretch
-        width = self._request.monitor.window.bucket
-        buckets = Buckets(store, layout, self._reading(), width)
-        folding = replace(folding, starts=None, width=width, limit=buckets.limit)
-        earlier = [each for each in self._request.earlier if each.read_from.startswith(f"{buckets.layout}:")]
-        stretches = [(cuts[0], end), *(micros(each.window) for each in earlier)]
-        start = min(first for first, _ in stretches)
-        wide = Window(start=_EPOCH + start * _MICROSECOND, end=_EPOCH + end * _MICROSECOND)
-        units = source.units(wide, folding.columns, width)
-        unread = buckets.unread(units, start)
+        buckets, folding = self._kept_as(store, folding)
+        units = source.units(self._request.window, folding.columns, self._request.monitor.window.bucket)
+        unread = buckets.unread(units, cuts[0])
         if day is not None:
             day.begin()
+        empty = self._read_in(buckets, unread, folding, each, progress)
+        if day is not None:
+            last = source.units(day.window, folding.columns, self._request.monitor.window.bucket)
+            day.complete = {unit.identity for unit in last} <= {unit.identity for unit in unread}
+        units = [unit for unit in units if unit.identity not in empty]
+        found = buckets.window(units, cuts, end)
+        store.keep_footers(source.footers)
+        buckets.forget(units, cuts[0], end, self._request.monitor.window.lateness // _MICROSECOND)
+        if found is None:
+            return None
+        [made_of] = buckets.made_of(units, [(cuts[0], end)])
+        self.read_from = f"{self._origin(buckets)}:{made_of}"
+        return {start: unpack(packed, layout) for start, packed in found[0].items()}, found[1]
+
+    def reopened(self, folding: Folding, each: Each) -> tuple[Window, ...]:
+        """The earlier windows of the request that are made of something else now, after what is new was read.
+
+        Whatever goes wrong with rows of other windows, it costs this look and not the check.
+        """
+        if self._store is None or self.read_from is None or not self._request.earlier:
+            return ()
+        try:
+            return self._reopened(self._store, folding, each)
+        except Exception as error:  # noqa: BLE001
+            _log.warning("%s: no late rows of earlier windows are looked for: %s", self._request.name, error)
+            return ()
+
+    def _reopened(self, store: BucketStore, folding: Folding, each: Each) -> tuple[Window, ...]:
+        buckets, folding = self._kept_as(store, folding)
+        origin = self._origin(buckets)
+        earlier = [at for at in self._request.earlier if origin_of(at.read_from) == origin]
+        if not earlier:
+            return ()
+        wide = Window(start=min(at.window.start for at in earlier), end=max(at.window.end for at in earlier))
+        units = self._source.units(wide, folding.columns, self._request.monitor.window.bucket)
+        unread = buckets.unread(units, micros(wide)[0])
+        empty = self._read_in(buckets, unread, folding, each, None)
+        units = [unit for unit in units if unit.identity not in empty]
+        now = buckets.made_of(units, [micros(at.window) for at in earlier])
+        return tuple(
+            at.window for at, made_of in zip(earlier, now, strict=True) if at.read_from != f"{origin}:{made_of}"
+        )
+
+    def _kept_as(self, store: BucketStore, folding: Folding) -> tuple[Buckets, Folding]:
+        """The buckets of a layout, and how rows are folded into them."""
+        width = self._request.monitor.window.bucket
+        buckets = Buckets(store, folding.layout, self._reading(), width)
+        return buckets, replace(folding, starts=None, width=width, limit=buckets.limit)
+
+    def _read_in(
+        self,
+        buckets: Buckets,
+        unread: Sequence[Any],
+        folding: Folding,
+        each: Each,
+        progress: Callable[[int, int], None] | None,
+    ) -> set[bytes]:
+        """Fold what is new and keep it; which of a database's buckets had no rows."""
         done, empty = 0, set[bytes]()
-        reads = dict(_reads(source, unread, buckets.limit))
+        reads = dict(_reads(self._source, unread, buckets.limit))
         for split, folded in each(list(reads), folding):
             if folded.scattered:
                 buckets.keep(split, folded)
@@ -141,20 +196,13 @@ class Kept:
             done += len(reads[split])
             if progress is not None:
                 progress(done, len(unread))
-        if day is not None:
-            last = source.units(day.window, folding.columns, width)
-            day.complete = {unit.identity for unit in last} <= {unit.identity for unit in unread}
-        units = [unit for unit in units if unit.identity not in empty]
-        found = buckets.window(units, cuts, end)
-        if found is not None:
-            self.read_from, *now = buckets.made_of(units, stretches)
-            pairs = zip(earlier, now, strict=True)
-            self.reopened = tuple(each.window for each, made_of in pairs if each.read_from != made_of)
-        store.keep_footers(source.footers)
-        buckets.forget(units, start, end)
-        if found is None:
-            return None
-        return {start: unpack(packed, layout) for start, packed in found[0].items()}, found[1]
+        return empty
+
+    def _origin(self, buckets: Buckets) -> str:
+        """What has to be the same for two hashes to be comparable: layout, source, and reference."""
+        source = self._request.monitor.source.model_dump_json()
+        text = f"{buckets.key}\0{source}\0{self._reference.sha256}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def _reading(self) -> str:
         """What else decides what is read as what; another version of this program may read otherwise."""

@@ -37,7 +37,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("metrics_suppressed_series", "gauge", "Per-feature series cut from this page by metrics.max_series."),
     Spec("monitor_info", "gauge", "Always 1; the model watched.", ("monitor", "model", "model_version", "owner")),
     Spec("runs_total", "counter", "Windows evaluated, whatever the verdict.", _M),
-    Spec("windows_revised_total", "counter", "Windows judged again to another result, since rows came late.", _M),
+    Spec("windows_revised_total", "counter", "Windows judged again to another result.", _M),
     Spec("run_failures_total", "counter", "Windows not judged because something failed.", ("monitor", "reason")),
     Spec("runs_skipped_total", "counter", "Windows not judged for want of rows.", ("monitor", "reason")),
     Spec("run_duration_seconds", "histogram", "Time to evaluate a window, by phase.", ("monitor", "phase")),

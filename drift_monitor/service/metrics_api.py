@@ -41,7 +41,7 @@ class FeaturePages:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pages: dict[tuple[str, bool], tuple[int | None, bytes]] = {}
+        self._pages: dict[tuple[str, bool], tuple[tuple[int, int] | None, bytes]] = {}
 
     def page(self, monitor: str, *, openmetrics: bool) -> bytes:
         """A page in gzip.
@@ -52,7 +52,7 @@ class FeaturePages:
         run = self._store.judged_run(monitor)
         known = self._pages.get((monitor, openmetrics))
         if known is None or known[0] != run:
-            result = None if run is None else self._store.result(run)
+            result = None if run is None else self._store.result(run[0])
             drawn = {} if result is None else all_of(monitor, result)
             text = render(FEATURE_METRICS, drawn, {}, openmetrics=openmetrics)
             known = run, Compressed(text).whole(b"# EOF\n" if openmetrics else b"")

@@ -20,12 +20,16 @@ ORDER BY row_number() OVER (PARTITION BY monitor ORDER BY window_end, window_sta
 SELECT id, monitor, window_start, min(window_end), state, attempts, count(*) FROM runs WHERE state = 'due' GROUP BY monitor;
 
 -- name: earlier
--- Finished windows before a time, the newest and those that end up to :lateness before that, and what they were made of.
-SELECT window_start, window_end, iif(json_valid(summary), json_extract(summary, '$.read_from'), NULL) AS read_from FROM runs
-WHERE monitor = :monitor AND state = 'done' AND read_from IS NOT NULL AND window_end < :before AND window_end >= (
-    SELECT max(window_end) FROM runs WHERE monitor = :monitor AND state = 'done' AND window_end < :before
-) - :lateness
-ORDER BY window_end DESC LIMIT :limit;
+-- Of the finished windows of a length before a time the newest, and those that end up to :lateness before it, and what they were made of.
+WITH before AS (
+    SELECT window_start, window_end, coalesce(seen, iif(json_valid(summary), json_extract(summary, '$.read_from'), NULL)) AS made_of
+    FROM runs
+    WHERE monitor = :monitor AND state = 'done' AND window_end < :before AND window_end - window_start = :length
+    ORDER BY window_end DESC LIMIT :limit
+)
+SELECT window_start, window_end, made_of FROM before
+WHERE made_of IS NOT NULL AND window_end >= (SELECT max(window_end) FROM before WHERE made_of IS NOT NULL) - :lateness
+ORDER BY window_end DESC;
 
 -- name: reopen
 -- A finished window is to be judged again.
@@ -33,8 +37,8 @@ UPDATE runs SET reopened = 0
 WHERE monitor = :monitor AND window_start = :start AND window_end = :end AND state = 'done' AND reopened IS NULL;
 
 -- name: reopened
--- Of every monitor the oldest finished window that is to be judged again, in the columns of a run.
-SELECT id, monitor, window_start, min(window_end), state, reopened FROM runs WHERE reopened IS NOT NULL GROUP BY monitor;
+-- Of every monitor the oldest finished window that is to be judged again; its attempts are those to do that.
+SELECT id, monitor, window_start, min(window_end), state, reopened AS attempts FROM runs WHERE reopened IS NOT NULL GROUP BY monitor;
 
 -- name: start_again
 -- A finished window is being judged again.
@@ -46,12 +50,12 @@ UPDATE runs SET reopened = max(0, reopened - 1) WHERE id = :run AND reopened IS 
 
 -- name: revise
 -- What was found when a finished window was judged again; whatever it was, that is done.
-UPDATE runs SET verdict = :verdict, summary = :summary, result = :result, reopened = NULL
+UPDATE runs SET verdict = :verdict, summary = :summary, result = :result, reopened = NULL, seen = NULL, revised = revised + 1
 WHERE id = :run AND reopened IS NOT NULL;
 
 -- name: leave
--- A finished window stays as it was judged.
-UPDATE runs SET reopened = NULL WHERE id = :run;
+-- A finished window stays as it was judged; what it is made of now needs no further look.
+UPDATE runs SET reopened = NULL, seen = coalesce(:seen, seen) WHERE id = :run;
 
 -- name: leave_poisonous
 -- Finished windows that were being judged again each time the process died stay as they were judged.
@@ -267,7 +271,7 @@ SELECT name, labels, run, value, at FROM exemplars ORDER BY name, labels, bucket
 
 -- name: judged_run
 -- The newest run of a monitor that was judged.
-SELECT id FROM runs WHERE monitor = :monitor AND state = 'done' AND verdict IN ('ok', 'drift', 'broken')
+SELECT id, revised FROM runs WHERE monitor = :monitor AND state = 'done' AND verdict IN ('ok', 'drift', 'broken')
 ORDER BY window_end DESC LIMIT 1;
 
 -- name: latest

@@ -13,7 +13,7 @@ from typing import Literal
 from drift_monitor.config.models import Config, Monitor
 from drift_monitor.core.episode import Reason, Transition, step
 from drift_monitor.core.errors import StoreError
-from drift_monitor.core.late_rows import revised, says_the_same
+from drift_monitor.core.late_rows import Again, comparable, compared, revised
 from drift_monitor.core.types import CheckResult, FailureReason, Lane
 from drift_monitor.service.evaluate import CheckRequest, Earlier
 from drift_monitor.service.logs import fields
@@ -96,29 +96,42 @@ class Runs:
             self._busy[run.monitor] = monitor
             self._served[run.monitor] = next(self._turn)
         self._hooks.stored()
-        if run.state == "done":  # labels say nothing new of a window that is judged again
+        if run.again:  # labels say nothing new of a window that is judged again
             monitor = monitor.model_copy(update={"labels": None})
         window = None if monitor.source.timestamp is None else run.window
-        about = {"name": run.monitor, "monitor": monitor, "state": config.state}
-        return run, CheckRequest(**about, window=window, earlier=earlier)
+        request = CheckRequest(
+            name=run.monitor, monitor=monitor, state=config.state, window=window, earlier=earlier
+        )
+        return run, request
 
     def _next(self, config: Config) -> Run | None:
         """New windows come before those that are judged again."""
         due = {name: run for name, (run, _) in self._store.waiting().items()}
         ready = [
             run
-            for name, run in {**self._store.reopened(), **due}.items()
+            for name, run in {**self._reopened(config), **due}.items()
             if name in config.monitors and config.monitors[name].enabled and name not in self._busy
         ]
         return min(ready, key=lambda run: self._served.get(run.monitor, -1), default=None)
 
+    def _reopened(self, config: Config) -> dict[str, Run]:
+        """Windows to be judged again; those that the configuration of now would not look at stay as they are."""
+        found = self._store.reopened()
+        for name, run in list(found.items()):
+            if (monitor := config.monitors.get(name)) is None or name in self._busy:
+                continue
+            if not monitor.window.lateness or run.window.length != monitor.window.length:
+                self._store.leave(run.id)
+                del found[name]
+        return found
+
     def _earlier(self, run: Run, monitor: Monitor) -> tuple[Earlier, ...]:
-        """The windows that late rows may have reached since the window before this one was judged."""
-        lateness = monitor.window.lateness
-        if not lateness or run.state == "done":
+        """The windows whose rows may have changed since the window before this one was judged."""
+        window = monitor.window
+        if not window.lateness or run.again:
             return ()
-        found = self._store.earlier(run.monitor, run.window.end, lateness)
-        return tuple(Earlier(window=window, read_from=read_from) for window, read_from in found)
+        found = self._store.earlier(run.monitor, run.window.end, window.length, window.lateness)
+        return tuple(Earlier(window=at, read_from=made_of) for at, made_of in found)
 
     @property
     def idle(self) -> bool:
@@ -161,7 +174,7 @@ class Runs:
         try:
             while True:
                 try:
-                    if run.state == "done":
+                    if run.again:
                         self._revise(run, result)
                     else:
                         self._finish(run, monitor, result)
@@ -231,18 +244,27 @@ class Runs:
 
     def _revise(self, run: Run, result: CheckResult) -> None:
         """Keep what was found when a window was judged again; nobody is told, and no episode changes."""
-        store, before = self._store, self._store.result(run.id)
-        about = {"monitor": run.monitor, "run": run.id, "window": run.window}
-        if before is None or result.failure is not None or result.reference != before.reference:
-            why = "the reference is another one now" if result.failure is None else result.reason[:500]
-            log.warning("late rows cannot be judged; the result stays", extra=fields(**about, reason=why))
-            store.leave(run.id)
-        elif says_the_same(before, result):
-            store.revise(run.id, before.model_copy(update={"read_from": result.read_from}), changed=False)
+        before = self._store.result(run.id)
+        again = Again.FAILED if before is None else compared(before, result)
+        if before is not None and again is Again.REVISED:
+            self._store.revise(run.id, revised(before, result))
         else:
-            store.revise(run.id, revised(before, result), changed=True)
-            found = {"verdict": result.verdict.value, "rows": result.rows, "rows_before": before.rows}
-            log.info("window judged again with its late rows", extra=fields(**about, **found))
+            known = before is not None and comparable(before, result)
+            self._store.leave(run.id, result.read_from if known else None)
+        log.log(
+            logging.WARNING if again is Again.FAILED else logging.INFO,
+            "window judged again",
+            extra=fields(
+                monitor=run.monitor,
+                run=run.id,
+                window=run.window,
+                outcome=again.value,
+                verdict=result.verdict.value,
+                rows=result.rows,
+                rows_before=None if before is None else before.rows,
+                reason=result.reason[:500],
+            ),
+        )
         self._hooks.finished()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,13 +44,18 @@ class Snapshots:
     def __init__(self, database: Database, readable: Readable) -> None:
         self._database, self._readable = database, readable
         self._parsed: dict[int, CheckResult | None] = {}  # by run
+        self._forgotten = 0
+        self._lock = threading.Lock()
 
     def forget(self, run: int) -> None:
         """Read the result of a run anew: it is another one now."""
-        self._parsed = {known: result for known, result in self._parsed.items() if known != run}
+        with self._lock:
+            self._forgotten += 1
+            self._parsed = {known: result for known, result in self._parsed.items() if known != run}
 
     def read(self) -> Snapshot:
         """What is there now."""
+        forgotten = self._forgotten
         with self._database.transaction("DEFERRED") as db:
             latest = db.run("latest").fetchall()
             wanted = {run for row in latest for run in row[1:3] if run is not None}
@@ -67,7 +73,9 @@ class Snapshots:
             retrainings = read_retrainings(db.run("newest_retrainings").fetchall())
         parsed = {run: known[run] for run in wanted & known.keys()}
         parsed |= {row[0]: _light(self._readable.result(*row)) for row in rows}
-        self._parsed = parsed
+        with self._lock:
+            if self._forgotten == forgotten:  # else one of these may be old
+                self._parsed = parsed
         return Snapshot(
             latest={monitor: found for monitor, run, _, _, _ in latest if (found := parsed.get(run))},
             latest_judged={monitor: found for monitor, _, run, _, _ in latest if (found := parsed.get(run))},

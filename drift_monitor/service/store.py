@@ -27,18 +27,29 @@ from drift_monitor.service.snapshot import Snapshot, Snapshots
 __all__ = ["HISTOGRAMS", "LockInfo", "Run", "Store", "read_lock"]
 
 FILE = "drift-monitor.sqlite3"
+_MICROSECOND = timedelta(microseconds=1)
 MOST_EARLIER = 500  # windows that are looked at again with every new one
 RunState = Literal["due", "running", "done", "missed"]
 
 
 class Run(Value):
-    """One row of the ledger of windows, keyed (monitor, window)."""
+    """One row of the ledger of windows, keyed (monitor, window).
+
+    Attributes:
+        state: `done` also while the window waits to be judged again.
+        attempts: how often its evaluation was begun, or its second one.
+    """
 
     id: int
     monitor: str
     window: Window
     state: RunState
     attempts: int
+
+    @property
+    def again(self) -> bool:
+        """Whether it has a result, and its window is judged again."""
+        return self.state == "done"
 
 
 class Store:
@@ -144,21 +155,30 @@ class Store:
         with self._database.transaction("DEFERRED") as db:
             return {row[1]: _run(row) for row in db.run("reopened")}
 
-    def earlier(self, monitor: str, before: datetime, lateness: timedelta) -> list[tuple[Window, str]]:
-        """Windows that late rows may have reached since the last was judged, and what they were made of.
+    def earlier(
+        self, monitor: str, before: datetime, length: timedelta, lateness: timedelta
+    ) -> list[tuple[Window, str]]:
+        """Windows whose rows may have changed since the last was judged, and what they were made of.
 
         Args:
             monitor: its name.
             before: they end earlier.
+            length: of a window.
             lateness: those that ended no longer than this before the last of them; 0 for that one alone.
 
         Returns:
-            Newest first, `MOST_EARLIER` at most; those that were read directly are left out.
+            Newest first, of the last `MOST_EARLIER`; those that were read directly are left out.
         """
-        micros, stamp = lateness // timedelta(microseconds=1), stamp_of(before)
         with self._database.transaction("DEFERRED") as db:
-            rows = db.run("earlier", monitor=monitor, before=stamp, lateness=micros, limit=MOST_EARLIER).fetchall()
-        return [(Window(start=time_of(start), end=time_of(end)), read_from) for start, end, read_from in rows]
+            rows = db.run(
+                "earlier",
+                monitor=monitor,
+                before=stamp_of(before),
+                length=length // _MICROSECOND,
+                lateness=lateness // _MICROSECOND,
+                limit=MOST_EARLIER,
+            ).fetchall()
+        return [(Window(start=time_of(start), end=time_of(end)), made_of) for start, end, made_of in rows]
 
     def start(self, run: int, now: datetime) -> None:
         """Mark a due run as running, or a reopened one as being judged again, and count the attempt.
@@ -246,23 +266,22 @@ class Store:
             if retraining is not None:
                 put(db, retraining)
 
-    def revise(self, run: int, result: CheckResult, *, changed: bool) -> None:
-        """Put what a reopened run found in the place of its result; of a run that is none, nothing.
-
-        Args:
-            run: the ledger row.
-            result: what is to be kept.
-            changed: whether that is another result, which is counted (windows_revised_total).
-        """
+    def revise(self, run: int, result: CheckResult) -> None:
+        """Put what a reopened run found in the place of its result; of a run that is none, nothing."""
         with self._database.transaction() as db:
-            if db.run("revise", run=run, **columns_of(result)).rowcount and changed:
+            if db.run("revise", run=run, **columns_of(result)).rowcount:
                 count(db, "windows_revised_total", {"monitor": result.monitor})
         self._snapshots.forget(run)
 
-    def leave(self, run: int) -> None:
-        """Judge a reopened run no more: its result stays."""
+    def leave(self, run: int, seen: str | None = None) -> None:
+        """Judge a reopened run no more: its result stays.
+
+        Args:
+            run: the ledger row.
+            seen: what its window is made of now; it is looked at again when that changes.
+        """
         with self._database.transaction() as db:
-            db.run("leave", run=run)
+            db.run("leave", run=run, seen=seen)
 
     def fill(self, result: CheckResult, *, now: datetime, episodes: Sequence[Episode] = ()) -> bool:
         """Record a window of the past and the changed episodes: all or nothing. Nothing is sent, nothing counted.
@@ -296,11 +315,11 @@ class Store:
             rows = db.run("summaries", monitor=monitor, limit=limit).fetchall()
         return [(row[0], result) for row in rows if (result := self._readable.result(*row)) is not None]
 
-    def judged_run(self, monitor: str) -> int | None:
-        """The run of the newest window judged ok, drift or broken."""
+    def judged_run(self, monitor: str) -> tuple[int, int] | None:
+        """The run of the newest window judged ok, drift or broken, and how often its result was replaced."""
         with self._database.transaction("DEFERRED") as db:
             row = db.run("judged_run", monitor=monitor).fetchone()
-        return row and int(row[0])
+        return row and (row[0], row[1])
 
     def run_of(self, monitor: str, end: datetime) -> int | None:
         """The finished run of the window that ends at a time."""

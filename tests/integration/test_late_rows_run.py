@@ -55,7 +55,7 @@ def test_an_hour_that_late_rows_reached_is_judged_again_and_a_restart_loses_noth
     assert (found[1].verdict, found[1].revised.verdict, found[1].revised.rows) == ("drift", "ok", 200)
     assert [window.start.hour for window in found[2].reopened] == [1]
     assert metrics['drift_monitor_rows_processed_total{monitor="m"}'] == 4 * 200
-    assert b"judged again since rows came late: ok with 200 rows at first" in page
+    assert b"judged again since its rows changed: ok with 200 rows at first" in page
     assert metrics['drift_monitor_episode_open{lane="drift",monitor="m"}'] == 0
     assert receiver.events == []
     receiver.close()

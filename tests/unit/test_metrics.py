@@ -501,7 +501,7 @@ def test_a_store_and_its_metrics(tmp_path):
         seen = view(store.snapshot(), config("m"))
         found = samples(scrape(seen))
         text = scrape(seen, "application/openmetrics-text")
-        assert store.judged_run("m") == run.id
+        assert store.judged_run("m") == (run.id, 0)
         assert store.judged_run("other") is None
     finally:
         store.close()
