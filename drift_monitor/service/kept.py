@@ -147,7 +147,7 @@ class Kept:
 
         Whatever goes wrong with rows of other windows, it costs this look and not the check.
         """
-        if self._store is None or self.read_from is None or not self._request.earlier:
+        if self._store is None or not self._request.earlier:
             return ()
         try:
             return self._reopened(self._store, folding, each)

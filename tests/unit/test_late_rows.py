@@ -177,6 +177,9 @@ def test_a_look_that_fails_is_logged_and_costs_nothing_else(data: Path, caplog: 
 # -- judged again ----------------------------------------------------------------------------------
 
 
+FEATURES = ({"name": "x", "kind": "numeric", "drifted": False},)
+
+
 def result(**fields: Any) -> CheckResult:
     said = {"rows": 10, "verdict": Outcome.OK, "reason": "fine", "promise": "p", "read_from": "a:1", **fields}
     return CheckResult.model_validate({"monitor": "m", "window": window(0), **said})
@@ -197,6 +200,8 @@ def test_a_revised_result_tells_what_was_said_first_and_how_often_it_changed() -
     ("before", "now", "outcome"),
     [
         ({}, {"seconds": {"judge": 1.0}, "read_from": "a:2", "reason": "other words"}, Again.SAME),
+        ({"features": ()}, {"features": FEATURES}, Again.SAME),  # of an old one only the summary is kept
+        ({"features": FEATURES}, {"features": ()}, Again.REVISED),
         ({}, {"rows": 11}, Again.REVISED),
         ({}, {"score": 1.0}, Again.REVISED),
         ({}, {"invalid_rows": 1}, Again.REVISED),
@@ -329,6 +334,9 @@ def test_rows_in_another_order_of_files_are_no_revision(data: Path, daemon: Daem
     assert daemon.judge(2) == ["2"]
     assert daemon.store.result(1) == first
     assert daemon.count("windows_revised_total") == 0
+    late(data)
+    assert daemon.judge(3) == ["3", "0 again"]
+    assert daemon.judge(4) == ["4"]
 
 
 def test_rows_that_are_gone_leave_the_judgement_that_knew_them(data: Path, daemon: Daemon) -> None:
@@ -409,7 +417,7 @@ def test_labels_are_not_joined_again(data: Path, daemon: Daemon) -> None:
     daemon.judge(1, most=1)
     daemon.reload(daemon.monitor.model_copy(update={"labels": object()}))
     _, request = daemon.runs.take()
-    assert request.monitor.labels is None
+    assert (request.monitor.labels, request.earlier) == (None, ())
 
 
 # -- the daemon dies, or is told something else ----------------------------------------------------
@@ -429,6 +437,17 @@ def test_a_daemon_that_dies_while_it_judges_again_does_so_after_its_start_and_no
             taken[work[0].id] += 1
     assert taken == {1: 3}
     assert daemon.results[0].rows == WHOLE
+
+
+def test_attempts_are_counted_on_when_another_check_asks_for_the_window_too(data: Path, daemon: Daemon) -> None:
+    daemon.judge(0)
+    late(data)
+    daemon.judge(1, most=1)
+    assert daemon.runs.take()[0].attempts == 0
+    daemon.reload()  # it died, and starts again
+    assert daemon.judge(2, most=1) == ["2"]
+    assert daemon.results[-1].reopened == (window(0),)
+    assert daemon.runs.take()[0].attempts == 1
 
 
 def test_one_that_was_stopped_with_the_daemon_is_given_back(data: Path, daemon: Daemon) -> None:
@@ -472,6 +491,7 @@ def test_windows_of_another_length_are_not_looked_at(data: Path, daemon: Daemon)
     daemon.reload(length="12h")
     daemon.store.enqueue("m", [Window(start=window(1).start, end=window(2).end)])
     assert daemon.judge() == ["1"]
+    assert daemon.results[-1].reopened == ()
 
 
 def test_metrics_follow_a_revision(data: Path, daemon: Daemon) -> None:
@@ -488,28 +508,25 @@ def test_metrics_follow_a_revision(data: Path, daemon: Daemon) -> None:
 
 
 def test_a_snapshot_that_is_read_while_a_window_is_revised_is_not_remembered(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    data: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon.judge(0)
     before = daemon.store.result(1)
-    late(daemon.data)
-    daemon.judge(1, most=1)
-    plain, done = CheckResult.model_validate_json, threading.Event()
+    late(data)
+    (data / "live" / "1.parquet").unlink()
+    daemon.judge(1, most=1)  # no data, so the first is still the newest that was judged
+    plain, begun = CheckResult.model_validate_json, threading.Event()
 
     def slow(text: Any, **options: Any) -> CheckResult:
-        if not done.is_set():
-            done.set()
+        if not begun.is_set():
+            begun.set()
             daemon.store.revise(1, before.model_copy(update={"rows": 999}))
         return plain(text, **options)
 
-    (daemon.data / "live" / "1.parquet").unlink()
-    monkeypatch.setattr(CheckResult, "model_validate_json", slow)
-    daemon.store.snapshot()
-    assert done.is_set()
-    monkeypatch.undo()
-    snapshot = daemon.store.snapshot()
-    assert 999 in {found.rows for found in (*snapshot.latest.values(), daemon.store.result(1))}
-    assert snapshot.latest["m"] == daemon.store.snapshot().latest["m"]
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckResult, "model_validate_json", slow)
+        assert daemon.store.snapshot().latest_judged["m"].rows == WHOLE
+    assert daemon.store.snapshot().latest_judged["m"].rows == 999
 
 
 def test_a_check_at_the_command_line_does_not_make_the_daemon_read_again(
