@@ -166,6 +166,7 @@ class Kept:
         unread = buckets.unread(units, micros(wide)[0])
         empty = self._read_in(buckets, unread, folding, each, None)
         units = [unit for unit in units if unit.identity not in empty]
+        store.keep_footers(self._source.footers)
         now = buckets.made_of(units, [micros(at.window) for at in earlier])
         return tuple(
             at.window for at, made_of in zip(earlier, now, strict=True) if at.read_from != f"{origin}:{made_of}"
