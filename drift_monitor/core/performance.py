@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from drift_monitor.core.arrow import as_numpy, has_value, numbers_by_row
+from drift_monitor.core.arrow import as_arrow, as_numpy, has_value, numbers_by_row
 from drift_monitor.core.errors import SchemaError
 from drift_monitor.core.types import Window
 
@@ -69,6 +69,10 @@ class Mean:
         return math.sqrt(self._squares / (self.count - 1) / self.count) if self.count > 1 else None
 
 
+Truth = Literal["yes or no", "numbers", "classes"]
+"""What labels are: 0 and 1 with predictions between them, any other numbers, or texts."""
+
+
 class Losses:
     """The losses of predictions whose truth is known.
 
@@ -77,13 +81,13 @@ class Losses:
 
     Attributes:
         rows, labelled: seen, and of these with a label.
-        binary: whether every truth so far was 0 or 1 and every prediction lay between them.
     """
 
     def __init__(self, decision: Decision) -> None:
         self._decision = decision
         self.rows = self.labelled = 0
-        self.binary = True
+        self._binary = True
+        self._classes = {"error_rate": Mean()}
         self._yes_or_no = {name: Mean() for name in ("log_loss", "error_rate")}
         if decision.false_negative is not None and decision.false_positive is not None:
             self._yes_or_no["cost"] = Mean()
@@ -93,17 +97,24 @@ class Losses:
         """Take in rows.
 
         Raises:
-            SchemaError: one of the columns holds no numbers and no truth values.
+            SchemaError: the columns hold neither numbers or truth values, nor both texts.
         """
         there = has_value(labels)
         self.rows += len(labels)
         self.labelled += int(there.sum())
+        if pa.types.is_null(labels.type) or pa.types.is_null(predictions.type):
+            return
+        if _is_text(labels) and _is_text(predictions):
+            scored = there & has_value(predictions)
+            differ = _texts(labels, scored) != _texts(predictions, scored)
+            self._classes["error_rate"].add(differ.astype(np.float64))
+            return
         truth, predicted = _numbers(labels, "labels"), _numbers(predictions, "predictions")
         scored = there & np.isfinite(truth) & np.isfinite(predicted)
         truth, predicted = truth[scored], predicted[scored]
         self._numeric["mean_absolute_error"].add(np.abs(truth - predicted))
         fits = ((truth == 0) | (truth == 1)) & (predicted >= 0) & (predicted <= 1)
-        self.binary &= bool(fits.all())
+        self._binary &= bool(fits.all())
         self._decide(truth[fits] == 1, predicted[fits])
 
     def _decide(self, truth: npt.NDArray[np.bool_], predicted: _Floats) -> None:
@@ -116,10 +127,30 @@ class Losses:
             negative, positive = self._decision.false_negative or 0.0, self._decision.false_positive or 0.0
             cost.add(negative * missed + positive * alarmed)
 
-    def means(self, *, binary: bool) -> Mapping[str, Mean]:
-        """By name of the loss; empty when no row could be scored."""
-        found = self._yes_or_no if binary else self._numeric
-        return {name: mean for name, mean in found.items() if mean.count}
+    @property
+    def truth(self) -> Truth:
+        """What the labels so far were; of texts and numbers that of which more rows could be scored."""
+        if self._classes["error_rate"].count > self._numeric["mean_absolute_error"].count:
+            return "classes"
+        return "yes or no" if self._binary else "numbers"
+
+    def means(self, truth: Truth) -> Mapping[str, Mean]:
+        """Losses of one kind of truth, by name; empty when no row could be scored."""
+        of = {"classes": self._classes, "yes or no": self._yes_or_no, "numbers": self._numeric}
+        return {name: mean for name, mean in of[truth].items() if mean.count}
+
+
+def _is_text(column: pa.Array) -> bool:
+    dtype = column.type.value_type if isinstance(column.type, pa.DictionaryType) else column.type
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype))
+
+
+def _texts(column: pa.Array, where: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    """Some of the texts, as bytes: broken UTF-8 is compared as it is."""
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.dictionary_decode()
+    chosen = column.filter(as_arrow(where)).cast(pa.large_string()).cast(pa.large_binary())
+    return np.array(chosen.to_pylist(), dtype=object)
 
 
 def _numbers(column: pa.Array, what: str) -> _Floats:
@@ -134,5 +165,7 @@ def _numbers(column: pa.Array, what: str) -> _Floats:
     elif of.is_integer(t) or of.is_floating(t) or of.is_decimal(t):
         values = numbers_by_row(column)
     else:
-        raise SchemaError(f"the {what} are {t}: losses are computed of numbers, and of true and false")
+        raise SchemaError(
+            f"the {what} are {t}: losses are of numbers, of true and false, or of texts on both sides"
+        )
     return np.where(has_value(column), values, np.nan)

@@ -258,7 +258,7 @@ class Loss(Value):
 
     Attributes:
         metric: `log_loss` (nats), `error_rate` (share of wrong decisions) and `cost` (mean of a decision) where
-            the truth is yes or no, else `mean_absolute_error`.
+            the truth is yes or no, `error_rate` where it is text, else `mean_absolute_error`.
         value: mean over the predictions that have a label.
         standard_error: of that mean, if rows were independent; null for a single one.
         reference: the same of the reference's row sample; null where that has no labels.

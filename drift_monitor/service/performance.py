@@ -119,8 +119,8 @@ def _measured(monitor: Monitor, labels: Labels, sample: pa.Table, rows: Labelled
             usual.add(batch.column(1), batch.column(0))
     if not usual.labelled:
         notes.append(f"the reference has no labels in column {label!r} beside its predictions")
-    binary = usual.binary if usual.labelled else losses.binary
-    means, before = losses.means(binary=binary), usual.means(binary=binary)
+    truth = usual.truth if usual.labelled else losses.truth
+    means, before = losses.means(truth), usual.means(truth)
     return Performance(
         window=stretch,
         rows=losses.rows,

@@ -16,12 +16,13 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss, mean_absolute_error
+from sklearn.metrics import log_loss, mean_absolute_error, zero_one_loss
 
 from drift_monitor.actions.refresh import LabelsRequest, RefreshRequest
 from drift_monitor.cli import main
@@ -318,8 +319,8 @@ def test_the_losses_of_yes_and_no_are_those_of_scikit_learn_and_of_a_count() -> 
     losses = Losses(Decision(0.3, false_negative=5, false_positive=1))
     for at in range(0, 1000, 77):
         losses.add(pa.array(p[at : at + 77]), pa.array(truth[at : at + 77]))
-    assert losses.binary
-    means = losses.means(binary=True)
+    assert losses.truth == "yes or no"
+    means = losses.means(losses.truth)
     missed, alarmed = (truth & (p < 0.3)).sum(), (~truth & (p >= 0.3)).sum()
     each = -np.log(np.where(truth, p, 1 - p))
     assert means["log_loss"].value == pytest.approx(log_loss(truth, p), rel=1e-12)
@@ -331,8 +332,8 @@ def test_the_losses_of_yes_and_no_are_those_of_scikit_learn_and_of_a_count() -> 
 def test_other_truths_have_a_mean_absolute_error_and_what_is_no_number_is_not_scored() -> None:
     losses = Losses(Decision())
     losses.add(pa.array([1.0, 5.0, None, math.inf, 2.0]), pa.array([3, 5, 1, 1, None]))
-    assert (losses.rows, losses.labelled, losses.binary) == (5, 4, False)
-    ((name, mean),) = losses.means(binary=losses.binary).items()
+    assert (losses.rows, losses.labelled, losses.truth) == (5, 4, "numbers")
+    ((name, mean),) = losses.means(losses.truth).items()
     assert (name, mean.value, mean.count) == ("mean_absolute_error", mean_absolute_error([3, 5], [1, 5]), 2)
     assert Mean().standard_error is None
 
@@ -346,15 +347,15 @@ def test_one_truth_or_prediction_that_is_no_yes_or_no_makes_all_numbers(
     losses = Losses(Decision())
     for predictions, labels in batches[::-1] if last else batches:
         losses.add(pa.array(predictions), pa.array(labels))
-    assert not losses.binary
-    assert losses.means(binary=True)["log_loss"].count == 2  # what fits
-    assert losses.means(binary=False)["mean_absolute_error"].count == 3
+    assert losses.truth == "numbers"
+    assert losses.means("yes or no")["log_loss"].count == 2  # what fits
+    assert losses.means("numbers")["mean_absolute_error"].count == 3
 
 
 def test_a_prediction_at_the_threshold_is_a_yes() -> None:
     losses = Losses(Decision(0.3, false_negative=5, false_positive=1))
     losses.add(pa.array([0.3, 0.3, 0.3]), pa.array([True, False, False]))
-    means = losses.means(binary=True)
+    means = losses.means("yes or no")
     assert means["error_rate"].value == pytest.approx(2 / 3)
     assert means["cost"].value == pytest.approx(2 / 3)
 
@@ -362,10 +363,67 @@ def test_a_prediction_at_the_threshold_is_a_yes() -> None:
 def test_a_certain_prediction_that_is_wrong_costs_much_and_not_everything() -> None:
     losses = Losses(Decision())
     losses.add(pa.array([0.0, 1.0]), pa.array([True, True]))
-    assert losses.means(binary=True)["log_loss"].value == pytest.approx(-math.log(1e-15) / 2)
+    assert losses.means("yes or no")["log_loss"].value == pytest.approx(-math.log(1e-15) / 2)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_texts_are_classes_and_their_error_rate_is_that_of_scikit_learn(kind: pa.DataType) -> None:
+    rng = np.random.default_rng(0)
+    names = np.array(["setosa", "versicolor", "virginica", "Größe"])
+    truth, said = names[rng.integers(0, 4, 500)], names[rng.integers(0, 4, 500)]
+    losses = Losses(Decision(false_negative=5, false_positive=1))
+    for at in range(0, 500, 77):
+        labels, predictions = pa.array(truth[at : at + 77]).cast(kind), pa.array(said[at : at + 77])
+        losses.add(predictions, labels)
+    assert losses.truth == "classes"
+    ((name, mean),) = losses.means(losses.truth).items()
+    wrong = zero_one_loss(truth, said)
+    assert (name, mean.value, mean.count) == ("error_rate", pytest.approx(wrong, rel=1e-12), 500)
+    deviation = math.sqrt(wrong * (1 - wrong) * 500 / 499)
+    assert mean.standard_error == pytest.approx(deviation / math.sqrt(500), rel=1e-12)
+
+
+def test_a_class_that_is_not_there_is_not_scored() -> None:
+    losses = Losses(Decision())
+    losses.add(pa.array(["a", None, "b", "a "]), pa.array(["a", "a", None, "a"]))
+    assert (losses.rows, losses.labelled) == (4, 3)
+    assert losses.means("classes")["error_rate"].value == 0.5
+    assert losses.means("classes")["error_rate"].count == 2
+
+
+@pytest.mark.parametrize("nothing", ["predictions", "labels"])
+def test_rows_without_predictions_or_labels_are_counted(nothing: str) -> None:
+    losses = Losses(Decision())
+    names, none = pa.array(["a", "b"]), pa.nulls(2)
+    losses.add(*((none, names) if nothing == "predictions" else (names, none)))
+    assert (losses.rows, losses.labelled) == (2, 2 if nothing == "predictions" else 0)
+    assert losses.means(losses.truth) == {}
+
+
+def test_texts_beside_numbers_are_refused() -> None:
+    for predictions, labels in ((pa.array([0.5]), pa.array(["a"])), (pa.array(["a"]), pa.array([1.0]))):
+        with pytest.raises(SchemaError, match="are string: losses are of numbers"):
+            Losses(Decision()).add(predictions, labels)
 
 
 # -- a check -------------------------------------------------------------------------------------------
+
+
+def test_a_check_scores_classes(folder: Path) -> None:
+    """Predictions and labels as yes and no in words, also in the training rows."""
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path)
+        for name in {"p", "late", "is_late"} & {*table.column_names}:
+            yes = pc.greater_equal(table[name].cast(pa.float64()), 0.5)
+            words = pc.if_else(yes, "late", "on time").combine_chunks()
+            table = table.set_column(table.column_names.index(name), name, words)
+        pq.write_table(table, path)
+    found = performance(folder)
+    [loss] = found.losses
+    assert (loss.metric, found.scored) == ("error_rate", found.labelled)
+    assert 0 < loss.value < 1
+    assert loss.reference is not None
+    assert found.note == ""
 
 
 def test_a_check_scores_the_newest_window_whose_labels_are_complete(folder: Path) -> None:
