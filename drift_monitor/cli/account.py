@@ -190,7 +190,10 @@ def _lane_words(lane: Lane, reason: Reason, episode: Episode | None, stored: Sto
     what = _ALERTS[lane]
     match reason:
         case Reason.OPENED if episode is None:
-            text = "by the settings of now an episode would open here, but the store has none"
+            text = (
+                "by the settings of now, and what is said now of windows that were judged again, an episode would "
+                "open here, but the store has none"
+            )
         case Reason.OPENED:
             text = (
                 f"this window opened an episode, which is one alert: {recent} of the last {of} failed, {hits} must"

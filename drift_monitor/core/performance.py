@@ -142,7 +142,7 @@ class Losses:
 
 def _is_text(column: pa.Array) -> bool:
     dtype = column.type.value_type if isinstance(column.type, pa.DictionaryType) else column.type
-    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype))
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
 
 
 def _texts(column: pa.Array, where: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:

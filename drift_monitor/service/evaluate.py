@@ -295,9 +295,9 @@ class Run:
             return self._each(source, parts, folding, day)
 
         found = kept.read(folding, day, progress, each)
+        reopened = kept.look_back(folding, lambda parts, folding: self._each(source, parts, folding, None))
+        self.read = {"read_from": kept.read_from, "reopened": reopened}
         if found is not None:
-            reopened = kept.reopened(folding, lambda parts, folding: self._each(source, parts, folding, None))
-            self.read = {"read_from": kept.read_from, "reopened": reopened}
             return found
         if day is not None:
             day.begin()

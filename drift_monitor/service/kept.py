@@ -12,8 +12,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import pyarrow as pa
+
 from drift_monitor import __version__
-from drift_monitor.core.errors import ExecutorError, SchemaError, SourceError, StoreError
+from drift_monitor.core.errors import DriftMonitorError, ExecutorError, SchemaError, SourceError, StoreError
 from drift_monitor.core.folding import Folded, Folding
 from drift_monitor.core.late_rows import origin_of
 from drift_monitor.core.packed import unpack
@@ -25,7 +27,7 @@ from drift_monitor.sources.parquet_files import micros
 if TYPE_CHECKING:
     from drift_monitor.core.profile import Profile
     from drift_monitor.service.channels import LastDay
-    from drift_monitor.service.evaluate import CheckRequest
+    from drift_monitor.service.evaluate import CheckRequest, Earlier
     from drift_monitor.sources import Unit
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,6 +55,9 @@ class Kept:
         self, request: CheckRequest, source: Any, reference: ReferenceId, store: BucketStore | None
     ) -> None:
         self._request, self._source, self._reference, self._store = request, source, reference, store
+        self._mine: tuple[list[Any], int, int] | None = (
+            None  # units, start and end of the window, once it was read
+        )
         self.read_from: str | None = None
 
     @classmethod
@@ -134,43 +139,54 @@ class Kept:
             day.complete = {unit.identity for unit in last} <= {unit.identity for unit in unread}
         units = [unit for unit in units if unit.identity not in empty]
         found = buckets.window(units, cuts, end)
-        store.keep_footers(source.footers)
-        buckets.forget(units, cuts[0], end, self._request.monitor.window.lateness // _MICROSECOND)
+        self._mine = units, cuts[0], end
         if found is None:
             return None
         [made_of] = buckets.made_of(units, [(cuts[0], end)])
         self.read_from = f"{self._origin(buckets)}:{made_of}"
         return {start: unpack(packed, layout) for start, packed in found[0].items()}, found[1]
 
-    def reopened(self, folding: Folding, each: Each) -> tuple[Window, ...]:
-        """The earlier windows of the request that are made of something else now, after what is new was read.
+    def look_back(self, folding: Folding, each: Each) -> tuple[Window, ...]:
+        """The earlier windows of the request that are made of something else now; then forget what is not needed.
 
-        Whatever goes wrong with rows of other windows, it costs this look and not the check.
+        What is new in them is read. Whatever goes wrong with rows of theirs, it costs this look and not the check.
         """
-        if self._store is None or not self._request.earlier:
+        store = self._store
+        if store is None or self._mine is None:
             return ()
-        try:
-            return self._reopened(self._store, folding, each)
-        except Exception as error:  # noqa: BLE001
-            _log.warning("%s: no late rows of earlier windows are looked for: %s", self._request.name, error)
-            return ()
-
-    def _reopened(self, store: BucketStore, folding: Folding, each: Each) -> tuple[Window, ...]:
         buckets, folding = self._kept_as(store, folding)
-        origin = self._origin(buckets)
+        origin, (units, start, end) = self._origin(buckets), self._mine
         earlier = [at for at in self._request.earlier if origin_of(at.read_from) == origin]
-        if not earlier:
-            return ()
+        found: list[Window] = []
+        try:
+            for group in [earlier, *([at] for at in earlier)] if earlier else ():
+                try:
+                    changed, theirs = self._changed(buckets, group, folding, each)
+                except (DriftMonitorError, pa.ArrowException) as error:
+                    what = group[0].window if len(group) == 1 else "one of the earlier windows"
+                    _log.warning("%s: no late rows are found in %s: %s", self._request.name, what, error)
+                    continue
+                found, units = [*found, *changed], [*units, *theirs]
+                if group is earlier:
+                    break
+            start = min([start, *(micros(at.window)[0] for at in earlier)])
+            store.keep_footers(self._source.footers)
+            buckets.forget(units, start, end, self._request.monitor.window.lateness // _MICROSECOND)
+        except Exception:  # noqa: BLE001 - the window itself is read
+            _log.exception("%s: no late rows of earlier windows are looked for", self._request.name)
+        return tuple(dict.fromkeys(found))
+
+    def _changed(
+        self, buckets: Buckets, earlier: Sequence[Earlier], folding: Folding, each: Each
+    ) -> tuple[list[Window], list[Any]]:
+        """Which of some windows are made of something else now, and the units that may hold rows of them."""
         wide = Window(start=min(at.window.start for at in earlier), end=max(at.window.end for at in earlier))
         units = self._source.units(wide, folding.columns, self._request.monitor.window.bucket)
-        unread = buckets.unread(units, micros(wide)[0])
-        empty = self._read_in(buckets, unread, folding, each, None)
+        empty = self._read_in(buckets, buckets.unread(units, micros(wide)[0]), folding, each, None)
         units = [unit for unit in units if unit.identity not in empty]
-        store.keep_footers(self._source.footers)
         now = buckets.made_of(units, [micros(at.window) for at in earlier])
-        return tuple(
-            at.window for at, made_of in zip(earlier, now, strict=True) if at.read_from != f"{origin}:{made_of}"
-        )
+        before = [at.read_from.partition(":")[2] for at in earlier]
+        return [at.window for at, was, is_ in zip(earlier, before, now, strict=True) if was != is_], units
 
     def _kept_as(self, store: BucketStore, folding: Folding) -> tuple[Buckets, Folding]:
         """The buckets of a layout, and how rows are folded into them."""

@@ -34,7 +34,8 @@ ORDER BY window_end DESC;
 -- name: reopen
 -- A finished window is to be judged again.
 UPDATE runs SET reopened = 0
-WHERE monitor = :monitor AND window_start = :start AND window_end = :end AND state = 'done' AND reopened IS NULL;
+WHERE monitor = :monitor AND window_start = :start AND window_end = :end AND state = 'done' AND reopened IS NULL
+    AND failures < :most;
 
 -- name: reopened
 -- Of every monitor the oldest finished window that is to be judged again; its attempts are those to do that.
@@ -50,16 +51,20 @@ UPDATE runs SET reopened = max(0, reopened - 1) WHERE id = :run AND reopened IS 
 
 -- name: revise
 -- What was found when a finished window was judged again; whatever it was, that is done.
-UPDATE runs SET verdict = :verdict, summary = :summary, result = :result, reopened = NULL, seen = NULL, revised = revised + 1
+UPDATE runs SET verdict = :verdict, summary = :summary, result = :result, reopened = NULL, seen = NULL, failures = 0, revised = revised + 1
 WHERE id = :run AND reopened IS NOT NULL;
 
 -- name: leave
 -- A finished window stays as it was judged; what it is made of now needs no further look.
-UPDATE runs SET reopened = NULL, seen = coalesce(:seen, seen) WHERE id = :run;
+UPDATE runs SET reopened = NULL, seen = coalesce(:seen, seen), failures = iif(:failed, failures + 1, 0) WHERE id = :run;
+
+-- name: leave_others
+-- So do those of a monitor that are not of a length.
+UPDATE runs SET reopened = NULL WHERE monitor = :monitor AND reopened IS NOT NULL AND window_end - window_start <> :length;
 
 -- name: leave_poisonous
 -- Finished windows that were being judged again each time the process died stay as they were judged.
-UPDATE runs SET reopened = NULL WHERE reopened >= :max_attempts;
+UPDATE runs SET reopened = NULL, failures = :max_attempts WHERE reopened >= :max_attempts;
 
 -- name: start
 -- A due run begins.

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from drift_monitor.config.models import Config, Monitor
@@ -116,14 +116,15 @@ class Runs:
 
     def _reopened(self, config: Config) -> dict[str, Run]:
         """Windows to be judged again; those that the configuration of now would not look at stay as they are."""
-        found = self._store.reopened()
-        for name, run in list(found.items()):
+        found, again = self._store.reopened(), False
+        for name, run in found.items():
             if (monitor := config.monitors.get(name)) is None or name in self._busy:
                 continue
-            if not monitor.window.lateness or run.window.length != monitor.window.length:
-                self._store.leave(run.id)
-                del found[name]
-        return found
+            wanted = monitor.window.length if monitor.window.lateness else timedelta(0)
+            if run.window.length != wanted:
+                self._store.leave_others(name, wanted)
+                again = True
+        return self._store.reopened() if again else found
 
     def _earlier(self, run: Run, monitor: Monitor) -> tuple[Earlier, ...]:
         """The windows whose rows may have changed since the window before this one was judged."""
@@ -249,8 +250,11 @@ class Runs:
         if before is not None and again is Again.REVISED:
             self._store.revise(run.id, revised(before, result))
         else:
-            known = before is not None and comparable(before, result)
-            self._store.leave(run.id, result.read_from if known else None)
+            failed = again is Again.FAILED
+            # what failed for a reason that may pass is tried with the next window
+            judged = not failed or result.failure is FailureReason.SCHEMA
+            known = judged and before is not None and comparable(before, result)
+            self._store.leave(run.id, result.read_from if known else None, failed=failed)
         log.log(
             logging.WARNING if again is Again.FAILED else logging.INFO,
             "window judged again",

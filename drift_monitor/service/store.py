@@ -28,6 +28,7 @@ __all__ = ["HISTOGRAMS", "LockInfo", "Run", "Store", "read_lock"]
 
 FILE = "drift-monitor.sqlite3"
 _MICROSECOND = timedelta(microseconds=1)
+MOST_FAILURES = 3  # after which a window is not judged again
 MOST_EARLIER = 500  # windows that are looked at again with every new one
 RunState = Literal["due", "running", "done", "missed"]
 
@@ -257,7 +258,8 @@ class Store:
             for receiver, message, body in bodies:
                 put_message(db, receiver, message, body, stamp)
             for window in result.reopened:
-                db.run("reopen", monitor=result.monitor, start=stamp_of(window.start), end=stamp_of(window.end))
+                start, end = stamp_of(window.start), stamp_of(window.end)
+                db.run("reopen", monitor=result.monitor, start=start, end=end, most=MOST_FAILURES)
             count_run(db, result, (run, stamp))
             for name, labels, by in counts:
                 count(db, name, labels, by, (run, stamp))
@@ -273,15 +275,21 @@ class Store:
                 count(db, "windows_revised_total", {"monitor": result.monitor})
         self._snapshots.forget(run)
 
-    def leave(self, run: int, seen: str | None = None) -> None:
+    def leave(self, run: int, seen: str | None = None, *, failed: bool = False) -> None:
         """Judge a reopened run no more: its result stays.
 
         Args:
             run: the ledger row.
             seen: what its window is made of now; it is looked at again when that changes.
+            failed: it could not be judged; after `MOST_FAILURES` in a row it is not tried again.
         """
         with self._database.transaction() as db:
-            db.run("leave", run=run, seen=seen)
+            db.run("leave", run=run, seen=seen, failed=failed)
+
+    def leave_others(self, monitor: str, length: timedelta) -> None:
+        """Judge no reopened runs of a monitor whose windows are not of a length."""
+        with self._database.transaction() as db:
+            db.run("leave_others", monitor=monitor, length=length // _MICROSECOND)
 
     def fill(self, result: CheckResult, *, now: datetime, episodes: Sequence[Episode] = ()) -> bool:
         """Record a window of the past and the changed episodes: all or nothing. Nothing is sent, nothing counted.

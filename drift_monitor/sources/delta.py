@@ -113,7 +113,7 @@ class Delta:
             values = {name: value for name, value in entry.items() if name.startswith("partition.")}
             facts = (table, split.path, split.size, entry["modification_time"], values)
             kept = self._kept.get(split.path)
-            file = repr(facts if kept is None else (*facts, _hash(np.packbits(kept).tobytes())))
+            file = repr(facts if kept is None else (*facts, _hash(kept.tobytes())))
             whole = replace(split, window=None)
             if split.rows is not None and split.rows <= UNIT_ROWS:
                 found.append(replace(whole, identity=_hash(file, meaning)))
@@ -143,9 +143,9 @@ class Delta:
         width = split.size / split.rows if split.rows else 1
         with self._explained:
             fragment = self._fragments[split.path]
-            kept = self._kept.get(split.path)
-            if kept is not None:  # it is of the file's rows by their places, so none may be left out before
-                kept = _of_row_groups(kept, fragment, split.row_groups)
+            bits, kept = self._kept.get(split.path), None
+            if bits is not None:  # it is of the file's rows by their places, so none may be left out before
+                kept = _of_row_groups(bits, fragment, split.row_groups)
             if split.row_groups is not None:
                 fragment = fragment.subset(row_group_ids=list(split.row_groups))
             scanner = fragment.scanner(
@@ -199,21 +199,21 @@ class Delta:
         return {fragment.path: fragment for fragment in self._dataset.get_fragments()}
 
     @cached_property
-    def _kept(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """By path of each file that has a deletion vector: which of its rows are there; those past the end are."""
+    def _kept(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """By path of each file that has a deletion vector: which of its rows are there, packed into bits."""
+        if _VECTORS not in self._table.features:
+            return {}
+        kept = dict[str, npt.NDArray[np.uint8]]()
         with self._explained:
-            if _VECTORS not in self._table.features:
-                return {}
-            vectors = pa.table(self._table.deletion_vectors())
-            paths = [unquote(uri.removeprefix(self._table.table_uri)) for uri in vectors["filepath"].to_pylist()]
-        if strange := sorted(set(paths) - self._log.keys()):
+            for batch in pa.RecordBatchReader.from_stream(self._table.deletion_vectors()):
+                rows = batch.column("selection_vector")
+                places = as_numpy(rows.offsets).tolist()
+                for uri, (first, last) in zip(batch.column("filepath").to_pylist(), pairwise(places), strict=True):
+                    path = unquote(uri.removeprefix(self._table.table_uri))
+                    kept[path] = np.packbits(as_numpy(rows.values.slice(first, last - first)))
+        if strange := sorted(kept.keys() - self._log.keys()):
             raise SourceError(f"{self._where} has a deletion vector for {strange[0]!r}, which is no file of it")
-        kept = vectors["selection_vector"].combine_chunks()
-        places = as_numpy(kept.offsets).tolist()
-        return {
-            path: as_numpy(kept.values.slice(first, last - first))
-            for path, (first, last) in zip(paths, pairwise(places), strict=True)
-        }
+        return kept
 
     @cached_property
     def _log(self) -> dict[str, dict[str, Any]]:
@@ -257,13 +257,12 @@ def _readable(library: Any) -> Any:
 
 
 def _of_row_groups(
-    kept: npt.NDArray[np.bool_], fragment: Any, row_groups: Sequence[int] | None
+    kept: npt.NDArray[np.uint8], fragment: Any, row_groups: Sequence[int] | None
 ) -> npt.NDArray[np.bool_]:
     """Which rows of some row groups of a file are there, of all of them where none are named."""
     ends = np.cumsum([group.num_rows for group in fragment.row_groups])
-    whole = np.ones(ends[-1] if len(ends) else 0, bool)
-    whole[: len(kept)] = kept[: len(whole)]
+    whole = np.unpackbits(kept, count=int(ends[-1])).astype(bool)
     if row_groups is None:
         return whole
     parts = np.split(whole, ends[:-1])
-    return np.concatenate([parts[i] for i in row_groups]) if row_groups else whole[:0]
+    return np.concatenate([parts[i] for i in row_groups])

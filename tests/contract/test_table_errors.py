@@ -378,7 +378,7 @@ def test_rows_that_a_deletion_vector_deletes_are_not_there(tmp_path: Path, row_g
     """Whole and in a window, from files of one row group and of many, in partitions with odd names."""
     table, odd = tmp_path / "d", ["b b", "x%20y", "a=b"]
     rows = moments(90).append_column("odd", pa.array(odd * 30))
-    rows = rows.set_column(0, "at", pc.if_else(pc.equal(rows["x"], 7), None, rows["at"]))
+    rows = rows.set_column(0, "at", pc.if_else(pc.equal(rows["x"], 6), None, rows["at"]))
     options = deltalake.WriterProperties(max_row_group_size=row_groups)
     deltalake.write_deltalake(table, rows, partition_by=["odd"], writer_properties=options)
     settings = {"type": "delta", "path": str(table), "timestamp": "at"}

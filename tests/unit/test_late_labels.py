@@ -409,21 +409,41 @@ def test_texts_beside_numbers_are_refused() -> None:
 # -- a check -------------------------------------------------------------------------------------------
 
 
-def test_a_check_scores_classes(folder: Path) -> None:
-    """Predictions and labels as yes and no in words, also in the training rows."""
-    for path in folder.rglob("*.parquet"):
+def in_words(folder: Path, files: str) -> None:
+    """Write predictions and labels of some files as words."""
+    for path in folder.rglob(files):
         table = pq.read_table(path)
         for name in {"p", "late", "is_late"} & {*table.column_names}:
             yes = pc.greater_equal(table[name].cast(pa.float64()), 0.5)
             words = pc.if_else(yes, "late", "on time").combine_chunks()
             table = table.set_column(table.column_names.index(name), name, words)
         pq.write_table(table, path)
+
+
+def test_a_check_scores_classes(folder: Path) -> None:
+    in_words(folder, "*.parquet")
     found = performance(folder)
     [loss] = found.losses
     assert (loss.metric, found.scored) == ("error_rate", found.labelled)
     assert 0 < loss.value < 1
     assert loss.reference is not None
     assert found.note == ""
+
+
+def test_a_check_tells_that_classes_are_not_what_the_reference_has(folder: Path) -> None:
+    in_words(folder, "1.parquet")
+    found = performance(folder)
+    assert (found.losses, found.scored) == ((), 0)
+    assert "nothing could be scored" in found.note
+
+
+def test_a_check_tells_that_no_prediction_is_a_class(folder: Path) -> None:
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path)
+        for name in {"p", "late", "is_late"} & {*table.column_names}:
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+        pq.write_table(table, path)
+    assert "no prediction is the text of its label" in performance(folder).note
 
 
 def test_a_check_scores_the_newest_window_whose_labels_are_complete(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -25,8 +26,10 @@ from drift_monitor.config.models import Config, Monitor
 from drift_monitor.core.errors import StoreError
 from drift_monitor.core.late_rows import Again, compared, revised
 from drift_monitor.core.types import CheckResult, FailureReason, Outcome, Performance, Revision, Window
+from drift_monitor.service import buckets as buckets_module
 from drift_monitor.service import kept as kept_module
 from drift_monitor.service import store as store_module
+from drift_monitor.service.bucket_store import FOLDER
 from drift_monitor.service.evaluate import CheckRequest, Earlier, evaluate
 from drift_monitor.service.messages import Links
 from drift_monitor.service.metrics_api import FeaturePages
@@ -171,7 +174,27 @@ def test_a_look_that_fails_is_logged_and_costs_nothing_else(data: Path, caplog: 
     write(data, "late", wrong.set_column(3, "load", pa.array(["x"] * wrong.num_rows)))
     found = judge(data, 1, first)
     assert (found.verdict, found.reopened) == (Outcome.OK, ())
-    assert "no late rows of earlier windows are looked for" in caplog.text
+    assert f"no late rows are found in {window(0)}" in caplog.text
+
+
+def test_a_bad_file_of_one_earlier_window_does_not_hide_the_late_rows_of_others(data: Path) -> None:
+    first, second = judge(data, 0), judge(data, 1)
+    wrong = rows(window(0).start, 1, seed=9)
+    write(data, "bad", wrong.set_column(3, "load", pa.array(["x"] * wrong.num_rows)))
+    late(data, 1)
+    assert judge(data, 2, first, second).reopened == (window(1),)
+
+
+def test_a_scattered_file_in_the_new_window_does_not_hide_late_rows(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = judge(data, 0)
+    monkeypatch.setattr(buckets_module, "MEMORY", 0)  # 26 buckets
+    hours = [rows(window(1).start - 24 * n * HOUR, 1, seed=n + 40).slice(0, 3) for n in range(30)]
+    write(data, "scattered", pa.concat_tables(hours))
+    late(data)
+    found = judge(data, 1, first)
+    assert (found.read_from, found.reopened) == (None, (window(0),))
 
 
 # -- judged again ----------------------------------------------------------------------------------
@@ -364,6 +387,25 @@ def test_a_window_that_cannot_be_judged_again_stays_and_is_tried_with_the_next(d
     assert daemon.results[0].rows == WHOLE + PER_HOUR
 
 
+def test_a_second_judgement_is_tried_three_times_and_succeeds_or_is_left(data: Path, daemon: Daemon) -> None:
+    """A failure that comes after the rows were read is one that may pass, too."""
+    daemon.judge(0)
+    late(data)
+    tried = 0
+    for n in range(1, 8):
+        daemon.store.enqueue("m", [window(n)])
+        while (work := daemon.runs.take()) is not None:
+            run, request = work
+            found = evaluate(request)
+            if run.again:
+                tried += 1
+                failed = cannot_judge("m", run.window, FailureReason.MEMORY, "too large")
+                found = failed.model_copy(update={"read_from": found.read_from})
+            daemon.runs.done(run, found)
+    assert tried == 3
+    assert daemon.results[0].rows == WHOLE
+
+
 def test_a_window_that_is_read_directly_for_once_is_tried_with_the_next(
     data: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,6 +478,7 @@ def test_a_daemon_that_dies_while_it_judges_again_does_so_after_its_start_and_no
         if (work := daemon.runs.take()) is not None:
             taken[work[0].id] += 1
     assert taken == {1: 3}
+    assert daemon.judge(2) == ["2"]
     assert daemon.results[0].rows == WHOLE
 
 
@@ -568,6 +611,12 @@ def test_late_rows_of_a_database(data: Path, daemon: Daemon, monkeypatch: pytest
     assert daemon.results[0].rows == WHOLE + PER_HOUR
     now[0] = window(2).end
     assert daemon.judge(2) == ["2"]
+    for n in range(3, 12):
+        now[0] = window(n).end
+        daemon.judge(n)
+    with closing(sqlite3.connect(data / "state" / FOLDER / "m.db")) as kept:
+        (units,) = kept.execute("SELECT count(*) FROM units").fetchone()
+    assert units < 2 * (6 + 6 + 2) + 6  # and not what each check has read
 
 
 # -- the configuration -----------------------------------------------------------------------------
