@@ -157,14 +157,14 @@ class Buckets:
             found.append(hashlib.sha256(repr((own, without)).encode()).hexdigest()[:32])
         return found
 
-    def forget(self, units: Sequence[Any], start: int, end: int, lateness: int = 0) -> None:
+    def forget(self, units: Sequence[Any], start: int, end: int, oldest: int | None = None) -> None:
         """Delete what no window will ask for: what lies far back, and files of the window that are gone.
 
         Args:
             units: that may hold rows of the window.
-            start: of the window.
+            start: of the window, or of the windows that were looked at.
             end: of the window.
-            lateness: microseconds in which windows before it are looked at again.
+            oldest: where the first window begins that may be asked for; the one before this when None.
         """
         mine = {unit.identity for unit in units}
         with self._store.transaction() as db:
@@ -172,7 +172,7 @@ class Buckets:
             old = "SELECT layout FROM used ORDER BY at DESC LIMIT -1 OFFSET ?"
             for table in ("units", "merged", "used"):
                 db.execute(f"DELETE FROM {table} WHERE layout IN ({old})", (LAYOUTS,))  # noqa: S608
-            before = start - (end - start) - lateness - _SPARE
+            before = (start - (end - start) if oldest is None else oldest) - _SPARE
             db.execute("DELETE FROM merged WHERE layout = ? AND start + width < ?", (self._key, before))
             for number, identity, first, last in db.execute(
                 "SELECT id, identity, first, last FROM units WHERE layout = ?", (self._key,)

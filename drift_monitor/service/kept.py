@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import pyarrow as pa
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from drift_monitor.service.evaluate import CheckRequest, Earlier
     from drift_monitor.sources import Unit
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _log = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ class Kept:
         window, width = self._request.window, self._request.monitor.window.bucket // _MICROSECOND
         if self._store is None or window is None or folding.starts is None:
             return None
-        end = (window.end - _EPOCH) // _MICROSECOND
+        end = micros(window)[1]
         cuts = folding.starts.tolist()
         if any(t % width for t in (*cuts, end)):
             return None
@@ -156,6 +155,7 @@ class Kept:
             return ()
         buckets, folding = self._kept_as(store, folding)
         origin, (units, start, end) = self._origin(buckets), self._mine
+        oldest = start - (end - start) - self._request.monitor.window.lateness // _MICROSECOND
         earlier = [at for at in self._request.earlier if origin_of(at.read_from) == origin]
         found: list[Window] = []
         try:
@@ -171,7 +171,7 @@ class Kept:
                     break
             start = min([start, *(micros(at.window)[0] for at in earlier)])
             store.keep_footers(self._source.footers)
-            buckets.forget(units, start, end, self._request.monitor.window.lateness // _MICROSECOND)
+            buckets.forget(units, start, end, oldest)
         except Exception:  # noqa: BLE001 - the window itself is read
             _log.exception("%s: no late rows of earlier windows are looked for", self._request.name)
         return tuple(dict.fromkeys(found))

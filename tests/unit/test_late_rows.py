@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from kept_checks import HOUR, LIVE, PER_HOUR, START, count_rows, monitor, rows
+from kept_checks import DAY, HOUR, LIVE, PER_HOUR, START, count_rows, monitor, rows
 from pydantic import ValidationError
 
 from drift_monitor.cli.account import account_of
@@ -616,7 +616,12 @@ def test_late_rows_of_a_database(data: Path, daemon: Daemon, monkeypatch: pytest
         daemon.judge(n)
     with closing(sqlite3.connect(data / "state" / FOLDER / "m.db")) as kept:
         (units,) = kept.execute("SELECT count(*) FROM units").fetchone()
+        (oldest,) = kept.execute("SELECT min(start) FROM parts").fetchone()
     assert units < 2 * (6 + 6 + 2) + 6  # and not what each check has read
+    kept_since = (
+        window(11).start - SIX - 2 * HOUR - 2 * DAY
+    )  # a window, its lateness and two days before the newest
+    assert oldest >= kept_since.timestamp() * 1e6
 
 
 # -- the configuration -----------------------------------------------------------------------------
