@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from drift_monitor import __version__
 from drift_monitor.config.labels import Labels
 from drift_monitor.config.models import Monitor
 from drift_monitor.core.errors import DriftMonitorError, SchemaError
-from drift_monitor.core.performance import Decision, Losses, Truth, complete_stretch
+from drift_monitor.core.performance import Decision, Losses, Mean, complete_stretch
 from drift_monitor.core.policy import format_duration
 from drift_monitor.core.types import Kind, Loss, Performance, Value, Window
 from drift_monitor.reference import Reference
@@ -121,7 +121,8 @@ def _measured(monitor: Monitor, labels: Labels, sample: pa.Table, rows: Labelled
         notes.append(f"the reference has no labels in column {label!r} beside its predictions")
     truth = usual.truth if usual.labelled else losses.truth
     means, before = losses.means(truth), usual.means(truth)
-    notes += _unscored(losses, usual, truth) if prediction is not None else []
+    if prediction is not None:
+        notes += _unscored(losses, usual, means)
     return Performance(
         window=stretch,
         rows=losses.rows,
@@ -141,12 +142,11 @@ def _measured(monitor: Monitor, labels: Labels, sample: pa.Table, rows: Labelled
     )
 
 
-def _unscored(losses: Losses, usual: Losses, truth: Truth) -> list[str]:
+def _unscored(losses: Losses, usual: Losses, means: Mapping[str, Mean]) -> list[str]:
     """What is odd about labels and predictions of one kind or another."""
-    means = losses.means(truth)
     if losses.labelled and not means:
         return [f"nothing could be scored: labels are {losses.truth}, and those of the reference {usual.truth}"]
-    if truth == "classes" and means and means["error_rate"].value == 1:
+    if losses.truth == "classes" and means and means["error_rate"].value == 1:
         return ["no prediction is the text of its label: are both the names of classes?"]
     return []
 

@@ -118,7 +118,7 @@ class Runs:
         """Windows to be judged again; those that the configuration of now would not look at stay as they are."""
         found, again = self._store.reopened(), False
         for name, run in found.items():
-            if (monitor := config.monitors.get(name)) is None or name in self._busy:
+            if (monitor := config.monitors.get(name)) is None:
                 continue
             wanted = monitor.window.length if monitor.window.lateness else timedelta(0)
             if run.window.length != wanted:
