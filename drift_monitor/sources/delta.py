@@ -112,8 +112,8 @@ class Delta:
             entry = self._log[split.path]
             values = {name: value for name, value in entry.items() if name.startswith("partition.")}
             facts = (table, split.path, split.size, entry["modification_time"], values)
-            kept = self._kept.get(split.path)
-            file = repr(facts if kept is None else (*facts, _hash(kept.tobytes())))
+            deleted = self._deleted.get(split.path)
+            file = repr(facts if deleted is None else (*facts, _hash(deleted.tobytes())))
             whole = replace(split, window=None)
             if split.rows is not None and split.rows <= UNIT_ROWS:
                 found.append(replace(whole, identity=_hash(file, meaning)))
@@ -133,7 +133,7 @@ class Delta:
         if split.version != self.version:
             raise SourceError(f"{self._where} is at version {self.version} now, and was at {split.version}")
         rows = self._read(split, names)
-        itself = bool(split.identity) or (split.window is not None and split.path in self._kept)
+        itself = bool(split.identity) or (split.window is not None and split.path in self._deleted)
         timed = itself and timestamp is not None and self._is_asked_for(timestamp)
         yield from finished(rows, self._flat, names, timestamp, self._config.timezone, split.window, timed=timed)
 
@@ -143,9 +143,9 @@ class Delta:
         width = split.size / split.rows if split.rows else 1
         with self._explained:
             fragment = self._fragments[split.path]
-            bits, kept = self._kept.get(split.path), None
-            if bits is not None:  # it is of the file's rows by their places, so none may be left out before
-                kept = _of_row_groups(bits, fragment, split.row_groups)
+            deleted, kept = self._deleted.get(split.path), None
+            if deleted is not None:  # it is of the file's rows by their places, so none may be left out before
+                kept = _of_row_groups(deleted, fragment, split.row_groups)
             if split.row_groups is not None:
                 fragment = fragment.subset(row_group_ids=list(split.row_groups))
             scanner = fragment.scanner(
@@ -199,21 +199,21 @@ class Delta:
         return {fragment.path: fragment for fragment in self._dataset.get_fragments()}
 
     @cached_property
-    def _kept(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """By path of each file that has a deletion vector: which of its rows are there, packed into bits."""
+    def _deleted(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """By path of each file that has a deletion vector: which of its rows are deleted, packed into bits."""
         if _VECTORS not in self._table.features:
             return {}
-        kept = dict[str, npt.NDArray[np.uint8]]()
+        deleted = dict[str, npt.NDArray[np.uint8]]()
         with self._explained:
             for batch in pa.RecordBatchReader.from_stream(self._table.deletion_vectors()):
                 rows = batch.column("selection_vector")
                 places = as_numpy(rows.offsets).tolist()
                 for uri, (first, last) in zip(batch.column("filepath").to_pylist(), pairwise(places), strict=True):
                     path = unquote(uri.removeprefix(self._table.table_uri))
-                    kept[path] = np.packbits(as_numpy(rows.values.slice(first, last - first)))
-        if strange := sorted(kept.keys() - self._log.keys()):
+                    deleted[path] = np.packbits(~as_numpy(rows.values.slice(first, last - first)))
+        if strange := sorted(deleted.keys() - self._log.keys()):
             raise SourceError(f"{self._where} has a deletion vector for {strange[0]!r}, which is no file of it")
-        return kept
+        return deleted
 
     @cached_property
     def _log(self) -> dict[str, dict[str, Any]]:
@@ -257,11 +257,11 @@ def _readable(library: Any) -> Any:
 
 
 def _of_row_groups(
-    kept: npt.NDArray[np.uint8], fragment: Any, row_groups: Sequence[int] | None
+    deleted: npt.NDArray[np.uint8], fragment: Any, row_groups: Sequence[int] | None
 ) -> npt.NDArray[np.bool_]:
     """Which rows of some row groups of a file are there, of all of them where none are named."""
     ends = np.cumsum([group.num_rows for group in fragment.row_groups])
-    whole = np.unpackbits(kept, count=int(ends[-1])).astype(bool)
+    whole: npt.NDArray[np.bool_] = np.unpackbits(deleted, count=int(ends[-1])) == 0  # rows past its end are there
     if row_groups is None:
         return whole
     parts = np.split(whole, ends[:-1])
